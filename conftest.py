@@ -1,0 +1,3 @@
+"""Shared fixtures of every test folder."""
+
+pytest_plugins = ["martlet_sdk.fixtures"]

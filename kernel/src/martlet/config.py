@@ -1,0 +1,275 @@
+"""Resolve every flag of a command to a value, and remember where it came from.
+
+In rising priority: field default, command default, default of a selected component, a checkpoint's ``args.json``,
+configuration files, environment, command line (or code). What is still None may then be chosen by its owner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import MartletError, UsageError, suggest
+from .fields import Field, fields_of, parse
+from .manager import PluginManager, kinds
+from .sources import Origin, Raw, read_args_json
+from .specs import KINDS, Arguments, Command, Spec, load
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A field of a group, and the plugin that owns it."""
+
+    field: Field
+    group: Arguments
+    plugin: str
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def key(self) -> str:
+        """Unique even where two plugins claim one flag; what ``--set`` takes."""
+        return f"{self.group.name}.{self.field.name}"
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A component that a flag chose."""
+
+    plugin: str
+    spec: Spec
+    flag: str
+
+
+class Config:
+    """The settings of one run. ``config[Group]`` is an instance of that dataclass; nobody changes it."""
+
+    def __init__(self, command: Command, manager: PluginManager, flags: list[Flag]) -> None:
+        self.command, self.manager, self.flags = command, manager, flags
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, Origin] = {}
+        self.options: dict[tuple[str, str], dict[str, Any]] = {}
+        self.selections: dict[str, list[Selected]] = {}
+        self.warnings: list[str] = []
+        self._groups: dict[type, Any] = {}
+        self._bare = _bare_names(flags, command, manager)
+
+    def __getitem__(self, group: type[G]) -> G:
+        if group not in self._groups:
+            mine = {f.name: self.values[f.key] for f in self.flags if f.field.owner is group}
+            if not mine:
+                raise KeyError(f"command {self.command.name!r} takes no group {group.__name__}")
+            self._groups[group] = group(**mine)
+        found: G = self._groups[group]
+        return found
+
+    def __contains__(self, group: object) -> bool:
+        return any(f.field.owner is group for f in self.flags)
+
+    def flag(self, name: str) -> Flag:
+        """Return the flag of a bare name or a ``group.name``; ``UsageError`` with the nearest names."""
+        owners = self._bare.get(name) or [f for f in self.flags if f.key == name]
+        if len(owners) == 1:
+            return owners[0]
+        if owners:
+            who = " and ".join(f"plugin {f.plugin!r}" for f in owners)
+            ways = " or ".join(f"--set {f.key}=VALUE" for f in owners)
+            raise UsageError(f"--{name} is claimed by {who}; write {ways}.")
+        raise UsageError(f"--{name}: {self.command.name} has no such flag. {suggest(name, self._bare, listed='Flags')}")
+
+    def value(self, name: str) -> Any:
+        return self.values[self.flag(name).key]
+
+    def origin(self, name: str) -> Origin:
+        """Say who gave a flag its value."""
+        return self.origins[self.flag(name).key]
+
+    def is_set(self, name: str) -> bool:
+        """Tell whether the user gave the value, here or when the checkpoint was made."""
+        return name in self._bare and self.origin(name).given
+
+    def __iter__(self) -> Iterator[tuple[Flag, Any, Origin]]:
+        for flag in self.flags:
+            yield flag, self.values[flag.key], self.origins[flag.key]
+
+    def participants(self) -> set[str]:
+        """Plugins that own the command, a selected component or a set flag, or that the user named."""
+        found = {self.manager.find(Command, self.command.name)[0]}
+        found |= {name for name, row in self.manager.plugins.items() if row.external}
+        found |= {flag.plugin for flag, _, origin in self if origin.given}
+        return found | {chosen.plugin for many in self.selections.values() for chosen in many}
+
+
+def _bare_names(flags: list[Flag], command: Command, manager: PluginManager) -> dict[str, list[Flag]]:
+    """Flag name -> its owners: one, or several that clash (the command's own plugin keeps the name)."""
+    names: dict[str, list[Flag]] = {}
+    for flag in flags:
+        names.setdefault(flag.name, []).append(flag)
+    owner = manager.find(Command, command.name)[0]
+    return {n: [f for f in many if f.plugin == owner] or many if len(many) > 1 else many for n, many in names.items()}
+
+
+def flags_of(command: Command, manager: PluginManager) -> list[Flag]:
+    """List the flags that a command takes."""
+    roles = {"base", *command.roles}
+    return [
+        Flag(field, spec, plugin)
+        for plugin, spec in manager.specs(Arguments)
+        if roles & set(spec.roles)
+        for field in fields_of(load(manager.target(spec)))
+    ]
+
+
+def resolve(command: Command, manager: PluginManager, layers: Iterable[Raw], sets: Iterable[str] = ()) -> Config:
+    """Build the configuration. ``layers``: what the user gave, in rising priority."""
+    config = Config(command, manager, flags_of(command, manager))
+    given: dict[str, tuple[Any, Origin]] = {f.key: v for f in config.flags if (v := _environment(f.field))}
+    for layer in layers:
+        for name, (raw, origin) in layer.items():
+            flag = config.flag(name)
+            given[flag.key] = (parse(flag.field, raw, origin.detail or f"--{name}"), origin)
+    for text in sets:
+        _apply_set(config, text, given)
+    defaults = _defaults(config)
+    restored = _restored(config, {**defaults, **given})
+    defaults |= _component_defaults(config, {**defaults, **restored, **given})
+    for key, (value, origin) in {**defaults, **restored, **given}.items():
+        config.values[key], config.origins[key] = value, origin
+    _choose(config)
+    _select(config)
+    _warn_about_ignored(config)
+    return config
+
+
+def _environment(field: Field) -> tuple[Any, Origin] | None:
+    names = field.metadata.get("env", ())
+    current, *older = (names,) if isinstance(names, str) else names or ("",)
+    for name in (current, *older):
+        if name and os.environ.get(name, "") != "":
+            note = f"{name}; its name is now {current}" if name != current else name
+            raw: Any = os.environ[name]
+            if field.admits(bool) and raw in ("0", "1"):
+                raw = raw == "1"
+            return parse(field, raw, f"environment variable {name}"), Origin("environment", note)
+    return None
+
+
+def _defaults(config: Config) -> dict[str, tuple[Any, Origin]]:
+    found = {}
+    for flag in config.flags:
+        version = config.manager.plugins[flag.plugin].version
+        found[flag.key] = (flag.field.default, Origin("default", f"{flag.plugin} {version}".strip()))
+    for name, value in config.command.defaults.items():
+        for flag in config._bare.get(name, ()):
+            found[flag.key] = (value, Origin("command", config.command.name))
+    return found
+
+
+def _restored(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> dict[str, tuple[Any, Origin]]:
+    folders = []
+    for flag in config.flags:
+        value = known[flag.key][0]
+        if flag.field.metadata.get("checkpoint") and value:
+            folders += [str(item).partition("=")[2] or str(item) for item in (value if isinstance(value, list) else [value])]
+    found: dict[str, tuple[Any, Origin]] = {}
+    for folder in reversed([Path(text) for text in folders if Path(text).is_dir()]):
+        recorded = read_args_json(folder)
+        for flag in config.flags:
+            switch = config._bare.get(flag.group.restored_by)
+            wanted = switch and known[switch[0].key][0] and flag.field.metadata.get("restore", True)
+            if wanted and flag.name in recorded:
+                where = f"{folder / 'args.json'}: {flag.name}"
+                found[flag.key] = (parse(flag.field, recorded[flag.name], where), Origin("args.json", str(folder)))
+    return found
+
+
+def _selectors(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> Iterator[tuple[Flag, str, Origin]]:
+    for flag in config.flags:
+        if flag.field.kind:
+            value, origin = known[flag.key]
+            for name in flag.field.names(value):
+                yield flag, name, origin
+
+
+def _component_defaults(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> dict[str, tuple[Any, Origin]]:
+    found = {}
+    for flag, name, origin in _selectors(config, known):
+        _, spec = _find(config, flag, name, origin)
+        for key, value in spec.defaults.items():
+            for target in config._bare.get(key, ()):
+                found[target.key] = (value, Origin("component", f"{spec.label} {spec.name}"))
+    return found
+
+
+def _find(config: Config, flag: Flag, name: str, origin: Origin) -> tuple[str, Spec]:
+    try:
+        return config.manager.find(kinds(flag.field.kind), name, explicit=origin.given)
+    except MartletError as error:
+        raise type(error)(f"--{flag.name} {name}: {error}") from error
+
+
+def _choose(config: Config) -> None:
+    """Let owners of flags that are still None choose, and keep their reason."""
+    for spec in dict.fromkeys(flag.group for flag in config.flags):
+        if spec.resolve is None:
+            continue
+        for name, value, reason in load(spec.resolve)(config):
+            flag = config.flag(name)
+            if flag.group is not spec:
+                raise UsageError(f"group {spec.name!r} chose --{name}, which it does not own.")
+            config.values[flag.key], config.origins[flag.key] = value, Origin("chosen", reason)
+            config._groups.pop(flag.field.owner, None)
+
+
+def _select(config: Config) -> None:
+    known = {key: (value, config.origins[key]) for key, value in config.values.items()}
+    for flag, name, origin in _selectors(config, known):
+        plugin, spec = _find(config, flag, name, origin)
+        config.selections.setdefault(flag.field.kind, []).append(Selected(plugin, spec, flag.name))
+    for kind in {flag.field.kind for flag in config.flags if flag.field.kind}:
+        many = config.selections.setdefault(kind, [])
+        for plugin, spec in config.manager.specs(KINDS[kind]):
+            owners = config._bare.get(spec.enabled_by, ()) if spec.enabled_by else ()
+            if any(config.values[f.key] != f.field.default for f in owners) and spec not in [s.spec for s in many]:
+                many.append(Selected(plugin, spec, spec.enabled_by))
+        for one in many:
+            for other in many:
+                if other.spec.name in one.spec.conflicts:
+                    raise UsageError(
+                        f"--{one.flag} ({one.spec.name}) and --{other.flag} ({other.spec.name}) cannot be used together."
+                    )
+
+
+def _warn_about_ignored(config: Config) -> None:
+    chosen = {(kind, item.spec.name) for kind, many in config.selections.items() for item in many}
+    for flag, _, origin in config:
+        needed = flag.group.only_for
+        if origin.given and origin.source != "args.json" and needed and not chosen & set(needed):
+            who = " or ".join(f"{kinds(kind).label} {name}" for kind, name in needed)
+            config.warnings.append(f"--{flag.name} has no effect here: only {who} reads it.")
+
+
+def _apply_set(config: Config, text: str, given: dict[str, tuple[Any, Origin]]) -> None:
+    """``--set GROUP.FLAG=value``, or ``--set KIND.NAME.OPTION=value`` for a component's options."""
+    path, equals, raw = text.partition("=")
+    head, _, rest = path.partition(".")
+    if not equals or not rest:
+        raise UsageError(f"--set {text}: write --set GROUP.FLAG=value or --set KIND.NAME.OPTION=value.")
+    for flag in config.flags:
+        if flag.key == path:
+            given[flag.key] = (parse(flag.field, raw, f"--set {path}"), Origin("command line", f"--set {path}"))
+            return
+    name, dot, option = rest.rpartition(".")
+    labels = {kind.label: kind for kind in KINDS.values()}
+    if head not in labels or not dot:
+        known = [*labels, *dict.fromkeys(flag.group.name for flag in config.flags)]
+        raise UsageError(f"--set {text}: {head!r} is neither a group nor a kind. {suggest(head, known)}")
+    spec = config.manager.find(labels[head], name)[1]
+    config.options.setdefault((spec.kind, spec.name), {})[option] = raw

@@ -1,0 +1,62 @@
+"""Every error that Martlet raises on purpose.
+
+A message says what is wrong, where (flag, file, row, plugin) and what to do next. The command line
+prints it without a traceback and exits with ``exit_code``; the Python API raises it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MartletError(Exception):
+    """Base of them all. The run failed."""
+
+    exit_code = 1
+
+
+class UsageError(MartletError):
+    """The command, a flag or a value is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file, or a combination of settings, is wrong."""
+
+
+class DataError(MartletError):
+    """A dataset cannot be used as it is."""
+
+
+class CheckpointError(MartletError):
+    """A checkpoint is incomplete, altered or does not fit this run."""
+
+
+class UnknownComponent(UsageError):
+    """No loaded plugin provides the requested name."""
+
+
+class AmbiguousComponent(UsageError):
+    """Two plugins provide the requested name."""
+
+
+class PluginError(MartletError):
+    """A plugin broke its contract; ``plugin`` and ``phase`` say which and when."""
+
+    exit_code = 2
+
+    def __init__(self, plugin: str, phase: str, cause: BaseException) -> None:
+        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}"
+        super().__init__(f"plugin {plugin!r} failed while {phase}: {detail}")
+        self.plugin, self.phase, self.__cause__ = plugin, phase, cause
+
+
+def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
+    """Return "Did you mean ...?" for the nearest of ``known``, or the list of them."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"{listed}: {', '.join(names) or 'none'}."

@@ -1,0 +1,190 @@
+"""What a dataclass field says about a flag, and how a value for it is read.
+
+A flag's parser is its annotation (pydantic does the work), its help is the string literal behind the field.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from functools import cache
+from typing import Any
+
+from .errors import UsageError, suggest
+
+BOUNDS = {"ge": ("at least", "minimum"), "gt": ("greater than", "exclusiveMinimum")}
+BOUNDS |= {"le": ("at most", "maximum"), "lt": ("less than", "exclusiveMaximum")}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One flag."""
+
+    name: str
+    type: Any
+    default: Any
+    metadata: Mapping[str, Any]
+    owner: type
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The alternatives of a union, or the type itself."""
+        union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
+        return typing.get_args(self.type) if union else (self.type,)
+
+    def admits(self, *wanted: type) -> bool:
+        return any((typing.get_origin(member) or member) in wanted for member in self.members)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the components it names, or an empty string."""
+        return str(self.metadata.get("component", ""))
+
+    def names(self, value: Any) -> list[str]:
+        """Return the component names that ``value`` stands for."""
+        if value is None:
+            return [self.metadata["unset"]] if "unset" in self.metadata else []
+        if isinstance(value, str):
+            separator = self.metadata.get("separator")
+            return [part.strip() for part in value.split(separator)] if separator else [value]
+        return list(value)
+
+    @property
+    def help(self) -> str:
+        return str(self.metadata.get("help") or docstrings(self.owner).get(self.name, ""))
+
+
+@cache
+def fields_of(group: type) -> tuple[Field, ...]:
+    """Return the flags of a dataclass, in the order it declares them."""
+    if not dataclasses.is_dataclass(group):
+        raise UsageError(f"{group!r} is not a dataclass, so it cannot be a group of flags.")
+    hints = typing.get_type_hints(group)
+    found = []
+    for item in dataclasses.fields(group):
+        default = item.default
+        if item.default_factory is not MISSING:
+            default = item.default_factory()
+        if default is MISSING:
+            raise UsageError(f"{group.__qualname__}.{item.name} has no default; every flag needs one.")
+        found.append(Field(item.name, hints[item.name], default, item.metadata, group))
+    return tuple(found)
+
+
+@cache
+def docstrings(group: type) -> dict[str, str]:
+    """Return the literal behind each field, for a class whose source is at hand."""
+    found: dict[str, str] = {}
+    for cls in reversed(group.__mro__[:-1]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        except (OSError, TypeError):
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for node, after in zip(body, body[1:], strict=False):
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+                found[node.target.id] = inspect.cleandoc(after.value.value)
+    return found
+
+
+@cache
+def _adapter(annotation: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation)
+
+
+def parse(field: Field, raw: Any, where: str) -> Any:
+    """Turn what the user gave into a value of the field's type, or raise ``UsageError`` naming ``where``."""
+    from pydantic import ValidationError
+
+    value = _from_words(field, raw, where)
+    if field.admits(list) and not isinstance(value, list | dict | bool | None) and not field.admits(type(value)):
+        value = [value]
+    try:
+        value = _adapter(field.type).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {describe(field)} is needed, not {raw!r}.") from error
+    _check_bounds(field, value, where)
+    choices = field.metadata.get("choices")
+    for item in value if isinstance(value, list) else [value]:
+        if choices and item is not None and item not in choices:
+            known = [str(choice) for choice in choices]
+            raise UsageError(f"{where}: {item!r} is not one of {', '.join(known)}. {suggest(str(item), known)}")
+    return value
+
+
+def _from_words(field: Field, raw: Any, where: str) -> Any:
+    if isinstance(raw, list) and field.admits(list):
+        if len(raw) == 1 and isinstance(raw[0], str) and raw[0].startswith("["):
+            return _json(raw[0], where)
+        return raw
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    if not isinstance(raw, str):
+        return raw
+    if field.admits(types.NoneType) and raw in ("None", "null"):
+        return None
+    if field.admits(dict, list) and raw[:1] in ("{", "["):
+        return _json(raw, where)
+    if field.admits(bool) and raw.lower() in ("true", "false"):
+        return raw.lower() == "true"
+    for kind in (int, float):
+        if field.admits(kind) and field.admits(str):
+            try:
+                return kind(raw)
+            except ValueError:
+                pass
+    return raw
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: not valid JSON at character {error.pos + 1}: {error.msg}. Given: {text}") from error
+
+
+def _check_bounds(field: Field, value: Any, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    compare = {"ge": value.__ge__, "gt": value.__gt__, "le": value.__le__, "lt": value.__lt__}
+    for key, (words, _) in BOUNDS.items():
+        if key in field.metadata and compare[key](field.metadata[key]) is not True:
+            raise UsageError(f"{where}: {value} is out of range; it must be {words} {field.metadata[key]}.")
+
+
+def describe(field: Field) -> str:
+    """Say in words what a field takes."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a JSON object"}
+    parts = []
+    for member in field.members:
+        origin = typing.get_origin(member) or member
+        if origin is list:
+            inner = (typing.get_args(member) or (str,))[0]
+            parts.append(f"a list of {'numbers' if inner in (int, float) else 'words'}")
+        elif origin is not types.NoneType:
+            parts.append(words.get(origin, getattr(origin, "__name__", str(origin))))
+    return " or ".join(parts)
+
+
+def json_schema(field: Field) -> dict[str, Any]:
+    """Return the JSON Schema of one flag, ``default`` and ``description`` included."""
+    schema: dict[str, Any] = dict(_adapter(field.type).json_schema())
+    schema["default"] = field.default
+    schema["description"] = field.help
+    for key, (_, name) in BOUNDS.items():
+        if key in field.metadata:
+            schema[name] = field.metadata[key]
+    if "choices" in field.metadata:
+        schema["enum"] = [*field.metadata["choices"], *([None] if field.admits(types.NoneType) else [])]
+    return schema

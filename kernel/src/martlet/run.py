@@ -1,0 +1,182 @@
+"""What a component is handed: configuration, other components by name, and the record of the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import Config, Selected
+from .errors import MartletError, PluginError, UsageError
+from .manager import PluginManager, kinds
+from .record import Record
+from .specs import Spec
+
+logger = logging.getLogger("martlet")
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which of a run's processes this is."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    kind: str = "main"
+    """``main``, ``rank``, ``data worker`` or ``engine worker``."""
+
+    @classmethod
+    def current(cls) -> Process:
+        """Read the variables that torchrun sets."""
+        number = {name: int(os.environ.get(name, fallback)) for name, fallback in _TORCHRUN.items()}
+        kind = "rank" if number["WORLD_SIZE"] > 1 else "main"
+        return cls(number["RANK"], number["LOCAL_RANK"], number["WORLD_SIZE"], kind)
+
+
+_TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
+class WorkerInit:
+    """``worker_init_fn`` of data loaders: tells plugins that a data worker has started. Pickles; loads no plugin."""
+
+    def __init__(self, hooks: list[Callable[..., None]], process: Process) -> None:
+        self.hooks, self.process = hooks, process
+
+    def __call__(self, worker_id: int) -> None:
+        for hook in self.hooks:
+            hook(process=self.process)
+
+
+class Run:
+    """One execution of a command. There is no global state beside it."""
+
+    def __init__(self, config: Config, words: list[str] | None = None, process: Process | None = None) -> None:
+        self.config = config
+        self.words = words or []
+        """What followed the command, for commands with ``raw=True``."""
+        self.process = process or Process.current()
+        self.manager: PluginManager = config.manager
+        self.command: str = config.command.name
+        self.seed: int = config.value("seed")
+        self.logger = logger
+        self.folder: Path | None = None
+        """The output folder, once ``open`` was called."""
+        self.record = Record(config, self.process)
+        self._built: dict[tuple[str, str, str], Any] = {}
+        for text in config.warnings:
+            self.warn(text)
+
+    # Components
+
+    def get(self, kind: str | type[Spec], name: str) -> Any:
+        """Return a component by ``name`` or ``plugin::name``, built once a run, and record its use."""
+        return self._build(*self.manager.find(kinds(kind), name))
+
+    def spec(self, kind: str | type[Spec], name: str) -> Spec:
+        """Return the facts of a component without building it."""
+        return self.manager.find(kinds(kind), name)[1]
+
+    def selected(self, kind: str | type[Spec]) -> list[Spec]:
+        """Return the specs that the user's flags chose, in the user's order."""
+        return [item.spec for item in self._selected(kind)]
+
+    def one(self, kind: str | type[Spec]) -> Any:
+        """Return the one component that a flag chose; ``UsageError`` if there is none, or more."""
+        found = self._selected(kind)
+        if len(found) == 1:
+            return self._build(found[0].plugin, found[0].spec)
+        label = kinds(kind).label
+        if not found:
+            raise UsageError(f"{self.command} needs a {label}, and no flag chose one.")
+        flags = " and ".join(f"--{item.flag} ({item.spec.name})" for item in found)
+        raise UsageError(f"{self.command} takes one {label}, but {flags} chose several.")
+
+    def all(self, kind: str | type[Spec]) -> list[Any]:
+        """Return every component that the user's flags chose, in the user's order."""
+        return [self._build(item.plugin, item.spec) for item in self._selected(kind)]
+
+    def _selected(self, kind: str | type[Spec]) -> list[Selected]:
+        return self.config.selections.get(kinds(kind).kind, [])
+
+    def _build(self, plugin: str, spec: Spec) -> Any:
+        key = (spec.kind, plugin, spec.name)
+        if key not in self._built:
+            try:
+                self._built[key] = self.manager.build(spec, self.config.options.get((spec.kind, spec.name)))
+            except MartletError:
+                raise
+            except Exception as error:
+                raise PluginError(plugin, f"making {spec.label} {spec.name!r}", error) from error
+            self.record.component(spec.kind, spec.name, plugin)
+        return self._built[key]
+
+    # The record
+
+    def open(self, folder: Path, *, record: bool = True) -> None:
+        """Create the output folder and write ``args.json`` and ``run.json`` into it."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.folder = folder.resolve()
+            if record and self.process.rank == 0:
+                self.record.write(self.folder)
+        except OSError as error:
+            raise UsageError(f"--output_dir {folder}: cannot be written ({error.strerror or error}).") from error
+
+    def note(self, key: str, value: Any) -> None:
+        """Add a fact to ``run.json``."""
+        self.record.notes[key] = value
+        self.record.save()
+
+    def warn(self, text: str) -> None:
+        """Tell the user once, and keep it in ``run.json``."""
+        if text not in self.record.warnings:
+            self.record.warnings.append(text)
+            self.logger.warning("%s", text)
+            self.record.save()
+
+    # Processes and events
+
+    @property
+    def worker_init(self) -> WorkerInit:
+        """A picklable ``worker_init_fn`` for data loaders."""
+        hooks = [hook for _, hook in self.manager.implementations("on_process_start", self.config.participants())]
+        place = self.process
+        return WorkerInit(hooks, Process(place.rank, place.local_rank, place.world_size, "data worker"))
+
+    def emit(self, event: str, **facts: Any) -> None:
+        """Tell the participating plugins of an event. Their errors name them."""
+        for plugin, hook in self.manager.implementations(event, self.config.participants()):
+            wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
+            try:
+                hook(**{name: value for name, value in facts.items() if name in wanted})
+            except MartletError:
+                raise
+            except Exception as error:
+                raise PluginError(plugin, f"running {event}()", error) from error
+
+    def execute(self) -> Any:
+        """Run the command's target between the events, and close the record with what ended it."""
+        random.seed(self.seed)
+        target = self.manager.build(self.config.command)
+        self.emit("on_process_start", process=self.process)
+        self.emit("on_config", config=self.config)
+        error: BaseException | None = None
+        try:
+            self.emit("on_run_start", run=self)
+            return target(self)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.record.end(error)
+            try:
+                self.emit("on_run_end", run=self, error=error)
+            except MartletError as late:
+                if error is None:
+                    raise
+                print(f"warning: {late}", file=sys.stderr)
