@@ -14,7 +14,7 @@ from typing import Any
 from . import external
 from .config import flags_of, resolve
 from .hookspecs import hookimpl
-from .manager import PluginManager
+from .manager import PluginManager, open_manager
 from .run import Run
 from .sources import Origin
 from .specs import Command
@@ -33,16 +33,16 @@ def run(command: Any, **settings: Any) -> Any:
         return prepare(command, **settings).execute()
 
 
-def prepare(command: str = "", *, roles: Sequence[str] = (), manager: PluginManager | None = None, **settings: Any) -> Run:
+def prepare(command: str = "", *, roles: Sequence[str] = (), **settings: Any) -> Run:
     """Resolve settings without running anything, for a command or for argument groups by their roles."""
-    manager = manager or _manager(settings)
+    manager = _manager(settings)
     if command:
         spec = manager.find(Command, command)[1]
     else:
         spec = Command("session", print, roles=tuple(roles))
         manager.add("session", _Session(spec))
     layer = {name: (value, Origin("code")) for name, value in settings.items() if name != "set"}
-    return Run(resolve(spec, manager, [layer], settings.get("set", ())))
+    return Run(resolve(spec, manager, {}, layer, settings.get("set", ())))
 
 
 def get(kind: str, name: str, **settings: Any) -> Any:
@@ -53,20 +53,14 @@ def get(kind: str, name: str, **settings: Any) -> Any:
 def arguments(command: str, **settings: Any) -> type:
     """Return a dataclass with every flag of a command as a typed, documented field; ``run`` takes its objects."""
     manager = _manager(settings)
-    spec = manager.find(Command, command)[1]
-    fields = {flag.name: flag.field for flag in flags_of(spec, manager)}
+    fields = {flag.name: flag.field for flag in flags_of(manager.find(Command, command)[1], manager)}
     shape = [(f.name, f.type, dataclasses.field(default=UNSET, kw_only=True)) for f in fields.values()]
-    name = "".join(word.capitalize() for word in command.replace("-", " ").split()) + "Arguments"
     text = "\n".join(f"{f.name}: {f.help}" for f in fields.values())
+    name = f"{command.title().replace(' ', '').replace('-', '')}Arguments"
     return dataclasses.make_dataclass(name, shape, namespace={"command": command, "__doc__": text})
 
 
-class _Unset:
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Any = _Unset()
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 """A field of ``arguments`` that was not given: its default is resolved as on the command line."""
 
 
@@ -79,19 +73,15 @@ class _Session:
         yield self.spec
 
 
-def _manager(settings: dict[str, Any]) -> PluginManager:
-    manager = PluginManager(disabled=settings.get("disable_plugins", ()), strict=bool(settings.get("strict_plugins")))
-    manager.load_installed()
-    manager.load_external(*settings.get("external_plugins", ()), *external.references())
-    return manager
+def _manager(given: dict[str, Any]) -> PluginManager:
+    disabled, named = given.get("disable_plugins", ()), given.get("external_plugins", ())
+    return open_manager(disabled, bool(given.get("strict_plugins")), named)
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    before = os.environ.get(external.VARIABLE)
+    before = os.environ.get(external.VARIABLE, "")
     try:
         yield
     finally:
-        os.environ.pop(external.VARIABLE, None)
-        if before is not None:
-            os.environ[external.VARIABLE] = before
+        os.environ[external.VARIABLE] = before

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .errors import MartletError, UsageError, suggest
 from .fields import Field, fields_of, parse
@@ -19,28 +18,20 @@ from .sources import Origin, Raw, read_args_json
 from .specs import KINDS, Arguments, Command, Spec, load
 
 G = TypeVar("G")
+Given = tuple[Any, Origin]
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A field of a group, and the plugin that owns it."""
+class Flag(NamedTuple):
+    """A field of a group, and the plugin that owns it. ``key`` is unique even where two plugins claim one flag."""
 
+    name: str
+    key: str
     field: Field
     group: Arguments
     plugin: str
 
-    @property
-    def name(self) -> str:
-        return self.field.name
 
-    @property
-    def key(self) -> str:
-        """Unique even where two plugins claim one flag; what ``--set`` takes."""
-        return f"{self.group.name}.{self.field.name}"
-
-
-@dataclass(frozen=True)
-class Selected:
+class Selected(NamedTuple):
     """A component that a flag chose."""
 
     plugin: str
@@ -113,28 +104,26 @@ def _bare_names(flags: list[Flag], command: Command, manager: PluginManager) -> 
     for flag in flags:
         names.setdefault(flag.name, []).append(flag)
     owner = manager.find(Command, command.name)[0]
-    return {n: [f for f in many if f.plugin == owner] or many if len(many) > 1 else many for n, many in names.items()}
+    return {name: [flag for flag in many if flag.plugin == owner] or many for name, many in names.items()}
 
 
 def flags_of(command: Command, manager: PluginManager) -> list[Flag]:
     """List the flags that a command takes."""
     roles = {"base", *command.roles}
     return [
-        Flag(field, spec, plugin)
+        Flag(field.name, f"{spec.name}.{field.name}", field, spec, plugin)
         for plugin, spec in manager.specs(Arguments)
         if roles & set(spec.roles)
         for field in fields_of(load(manager.target(spec)))
     ]
 
 
-def resolve(command: Command, manager: PluginManager, layers: Iterable[Raw], sets: Iterable[str] = ()) -> Config:
-    """Build the configuration. ``layers``: what the user gave, in rising priority."""
+def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw, sets: Iterable[str] = ()) -> Config:
+    """Build the configuration from what configuration files and the command line (or code) give."""
     config = Config(command, manager, flags_of(command, manager))
-    given: dict[str, tuple[Any, Origin]] = {f.key: v for f in config.flags if (v := _environment(f.field))}
-    for layer in layers:
-        for name, (raw, origin) in layer.items():
-            flag = config.flag(name)
-            given[flag.key] = (parse(flag.field, raw, origin.detail or f"--{name}"), origin)
+    given = _parsed(config, files)
+    given |= {f.key: v for f in config.flags if (v := _environment(f.field))}
+    given |= _parsed(config, line)
     for text in sets:
         _apply_set(config, text, given)
     defaults = _defaults(config)
@@ -148,38 +137,39 @@ def resolve(command: Command, manager: PluginManager, layers: Iterable[Raw], set
     return config
 
 
-def _environment(field: Field) -> tuple[Any, Origin] | None:
+def _parsed(config: Config, raw: Raw) -> dict[str, Given]:
+    flags = {name: config.flag(name) for name in raw}
+    return {flags[n].key: (parse(flags[n].field, v, o.detail or f"--{n}"), o) for n, (v, o) in raw.items()}
+
+
+def _environment(field: Field) -> Given | None:
     names = field.metadata.get("env", ())
-    current, *older = (names,) if isinstance(names, str) else names or ("",)
-    for name in (current, *older):
-        if name and os.environ.get(name, "") != "":
-            note = f"{name}; its name is now {current}" if name != current else name
-            raw: Any = os.environ[name]
-            if field.admits(bool) and raw in ("0", "1"):
-                raw = raw == "1"
-            return parse(field, raw, f"environment variable {name}"), Origin("environment", note)
+    for name in (names,) if isinstance(names, str) else names:
+        if raw := os.environ.get(name, ""):
+            note = name if name == names or name == names[0] else f"{name}; its name is now {names[0]}"
+            value = raw == "1" if field.admits(bool) and raw in ("0", "1") else raw
+            return parse(field, value, f"environment variable {name}"), Origin("environment", note)
     return None
 
 
-def _defaults(config: Config) -> dict[str, tuple[Any, Origin]]:
-    found = {}
-    for flag in config.flags:
-        version = config.manager.plugins[flag.plugin].version
-        found[flag.key] = (flag.field.default, Origin("default", f"{flag.plugin} {version}".strip()))
-    for name, value in config.command.defaults.items():
-        for flag in config._bare.get(name, ()):
-            found[flag.key] = (value, Origin("command", config.command.name))
-    return found
+def _defaults(config: Config) -> dict[str, Given]:
+    rows = config.manager.plugins
+    names = {flag.plugin: f"{flag.plugin} {rows[flag.plugin].version}".strip() for flag in config.flags}
+    found: dict[str, Given] = {f.key: (f.field.default, Origin("default", names[f.plugin])) for f in config.flags}
+    return found | _spec_defaults(config, config.command, Origin("command", config.command.name))
 
 
-def _restored(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> dict[str, tuple[Any, Origin]]:
-    folders = []
+def _spec_defaults(config: Config, spec: Spec, origin: Origin) -> dict[str, Given]:
+    return {flag.key: (value, origin) for name, value in spec.defaults.items() for flag in config._bare.get(name, ())}
+
+
+def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
+    folders: list[str] = []
     for flag in config.flags:
-        value = known[flag.key][0]
-        if flag.field.metadata.get("checkpoint") and value:
-            folders += [str(item).partition("=")[2] or str(item) for item in (value if isinstance(value, list) else [value])]
-    found: dict[str, tuple[Any, Origin]] = {}
-    for folder in reversed([Path(text) for text in folders if Path(text).is_dir()]):
+        value = known[flag.key][0] if flag.field.metadata.get("checkpoint") else None
+        folders += [str(item).rpartition("=")[2] for item in (value if isinstance(value, list) else [value or ""])]
+    found: dict[str, Given] = {}
+    for folder in reversed([Path(text) for text in folders if text and Path(text).is_dir()]):
         recorded = read_args_json(folder)
         for flag in config.flags:
             switch = config._bare.get(flag.group.restored_by)
@@ -190,7 +180,7 @@ def _restored(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> dict[s
     return found
 
 
-def _selectors(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> Iterator[tuple[Flag, str, Origin]]:
+def _selectors(config: Config, known: Mapping[str, Given]) -> Iterator[tuple[Flag, str, Origin]]:
     for flag in config.flags:
         if flag.field.kind:
             value, origin = known[flag.key]
@@ -198,13 +188,11 @@ def _selectors(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> Itera
                 yield flag, name, origin
 
 
-def _component_defaults(config: Config, known: Mapping[str, tuple[Any, Origin]]) -> dict[str, tuple[Any, Origin]]:
-    found = {}
+def _component_defaults(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
+    found: dict[str, Given] = {}
     for flag, name, origin in _selectors(config, known):
-        _, spec = _find(config, flag, name, origin)
-        for key, value in spec.defaults.items():
-            for target in config._bare.get(key, ()):
-                found[target.key] = (value, Origin("component", f"{spec.label} {spec.name}"))
+        spec = _find(config, flag, name, origin)[1]
+        found |= _spec_defaults(config, spec, Origin("component", f"{spec.label} {spec.name}"))
     return found
 
 
@@ -242,9 +230,8 @@ def _select(config: Config) -> None:
         for one in many:
             for other in many:
                 if other.spec.name in one.spec.conflicts:
-                    raise UsageError(
-                        f"--{one.flag} ({one.spec.name}) and --{other.flag} ({other.spec.name}) cannot be used together."
-                    )
+                    both = f"--{one.flag} ({one.spec.name}) and --{other.flag} ({other.spec.name})"
+                    raise UsageError(f"{both} cannot be used together.")
 
 
 def _warn_about_ignored(config: Config) -> None:
@@ -256,7 +243,7 @@ def _warn_about_ignored(config: Config) -> None:
             config.warnings.append(f"--{flag.name} has no effect here: only {who} reads it.")
 
 
-def _apply_set(config: Config, text: str, given: dict[str, tuple[Any, Origin]]) -> None:
+def _apply_set(config: Config, text: str, given: dict[str, Given]) -> None:
     """``--set GROUP.FLAG=value``, or ``--set KIND.NAME.OPTION=value`` for a component's options."""
     path, equals, raw = text.partition("=")
     head, _, rest = path.partition(".")

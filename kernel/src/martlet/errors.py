@@ -1,7 +1,7 @@
 """Every error that Martlet raises on purpose.
 
-A message says what is wrong, where (flag, file, row, plugin) and what to do next. The command line
-prints it without a traceback and exits with ``exit_code``; the Python API raises it.
+A message says what is wrong, where (flag, file, row, plugin) and what to do next. The command line prints it without a
+traceback and exits with ``exit_code``; the Python API raises it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class MartletError(Exception):
-    """Base of them all. The run failed."""
+    """Base of them all: the run failed."""
 
     exit_code = 1
 
@@ -42,10 +42,8 @@ class AmbiguousComponent(UsageError):
     """Two plugins provide the requested name."""
 
 
-class PluginError(MartletError):
+class PluginError(UsageError):
     """A plugin broke its contract; ``plugin`` and ``phase`` say which and when."""
-
-    exit_code = 2
 
     def __init__(self, plugin: str, phase: str, cause: BaseException) -> None:
         detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}"
@@ -56,7 +54,5 @@ class PluginError(MartletError):
 def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
     """Return "Did you mean ...?" for the nearest of ``known``, or the list of them."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"{listed}: {', '.join(names) or 'none'}."
+    close = difflib.get_close_matches(name, names, n=3)
+    return f"Did you mean {' or '.join(close)}?" if close else f"{listed}: {', '.join(names) or 'none'}."

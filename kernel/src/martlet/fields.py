@@ -13,8 +13,10 @@ import textwrap
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from .errors import UsageError, suggest
@@ -83,21 +85,17 @@ def docstrings(group: type) -> dict[str, str]:
     """Return the literal behind each field, for a class whose source is at hand."""
     found: dict[str, str] = {}
     for cls in reversed(group.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-        except (OSError, TypeError):
-            continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for node, after in zip(body, body[1:], strict=False):
-            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-                continue
-            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                found[node.target.id] = inspect.cleandoc(after.value.value)
+        with suppress(OSError, TypeError):
+            body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+            for node, after in pairwise(body):
+                literal = getattr(getattr(after, "value", None), "value", None)
+                if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(literal, str):
+                    found[ast.unparse(node.target)] = inspect.cleandoc(literal)
     return found
 
 
 @cache
-def _adapter(annotation: Any) -> Any:
+def adapter(annotation: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(annotation)
@@ -111,7 +109,7 @@ def parse(field: Field, raw: Any, where: str) -> Any:
     if field.admits(list) and not isinstance(value, list | dict | bool | None) and not field.admits(type(value)):
         value = [value]
     try:
-        value = _adapter(field.type).validate_python(value)
+        value = adapter(field.type).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{where}: {describe(field)} is needed, not {raw!r}.") from error
     _check_bounds(field, value, where)
@@ -124,11 +122,7 @@ def parse(field: Field, raw: Any, where: str) -> Any:
 
 
 def _from_words(field: Field, raw: Any, where: str) -> Any:
-    if isinstance(raw, list) and field.admits(list):
-        if len(raw) == 1 and isinstance(raw[0], str) and raw[0].startswith("["):
-            return _json(raw[0], where)
-        return raw
-    if isinstance(raw, list) and len(raw) == 1:
+    if isinstance(raw, list) and len(raw) == 1 and (not field.admits(list) or str(raw[0]).startswith("[")):
         raw = raw[0]
     if not isinstance(raw, str):
         return raw
@@ -140,10 +134,8 @@ def _from_words(field: Field, raw: Any, where: str) -> Any:
         return raw.lower() == "true"
     for kind in (int, float):
         if field.admits(kind) and field.admits(str):
-            try:
+            with suppress(ValueError):
                 return kind(raw)
-            except ValueError:
-                pass
     return raw
 
 
@@ -165,26 +157,8 @@ def _check_bounds(field: Field, value: Any, where: str) -> None:
 
 def describe(field: Field) -> str:
     """Say in words what a field takes."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a JSON object"}
-    parts = []
-    for member in field.members:
-        origin = typing.get_origin(member) or member
-        if origin is list:
-            inner = (typing.get_args(member) or (str,))[0]
-            parts.append(f"a list of {'numbers' if inner in (int, float) else 'words'}")
-        elif origin is not types.NoneType:
-            parts.append(words.get(origin, getattr(origin, "__name__", str(origin))))
-    return " or ".join(parts)
-
-
-def json_schema(field: Field) -> dict[str, Any]:
-    """Return the JSON Schema of one flag, ``default`` and ``description`` included."""
-    schema: dict[str, Any] = dict(_adapter(field.type).json_schema())
-    schema["default"] = field.default
-    schema["description"] = field.help
-    for key, (_, name) in BOUNDS.items():
-        if key in field.metadata:
-            schema[name] = field.metadata[key]
-    if "choices" in field.metadata:
-        schema["enum"] = [*field.metadata["choices"], *([None] if field.admits(types.NoneType) else [])]
-    return schema
+    words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    words |= {dict: "a JSON object"}
+    words |= {list: "a list of words", list[int]: "a list of numbers", list[float]: "a list of numbers"}
+    parts = [words.get(member) or words.get(typing.get_origin(member) or member) for member in field.members]
+    return " or ".join(part for part in parts if part) or str(field.type)

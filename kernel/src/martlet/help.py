@@ -2,96 +2,74 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
+import argparse
+import json
+from functools import partial
+from importlib import metadata, resources
 from typing import Any
 
 from .config import Flag, flags_of
 from .fields import describe
-from .manager import PluginManager
+from .manager import GROUP, KERNEL, PluginManager
 from .specs import Command
+
+
+def _parser(usage: str, description: str) -> argparse.ArgumentParser:
+    shape = partial(argparse.HelpFormatter, max_help_position=30)
+    return argparse.ArgumentParser("", usage, description, add_help=False, formatter_class=shape)
 
 
 def overview(manager: PluginManager) -> str:
     """List every command."""
-    rows = [(spec.name, spec.summary) for _, spec in manager.specs(Command)]
-    lines = ["usage: martlet COMMAND [--flag value ...]", "       martlet run.yaml", "", "commands:"]
-    lines += _columns(rows)
-    lines += ["", "martlet COMMAND --help lists its flags; --help all lists every one of them."]
-    return "\n".join(lines)
+    parser = _parser("martlet COMMAND [--flag value ...]\n       martlet run.yaml", "")
+    parser.epilog = "martlet COMMAND --help shows its important flags; --help all shows every one."
+    group = parser.add_argument_group("commands")
+    for _, spec in manager.specs(Command):
+        group.add_argument(spec.name, help=spec.summary, nargs="?")
+    return parser.format_help().rstrip()
 
 
 def usage(command: Command, manager: PluginManager, *, everything: bool) -> str:
-    """List the flags of a command."""
-    lines = [f"usage: martlet {command.name} {f'[{command.positional} ...] ' if command.positional else ''}[--flag value ...]"]
-    lines += ["", *textwrap.wrap(command.summary, _width())] if command.summary else []
-    hidden = 0
-    groups: dict[str, list[Flag]] = {}
-    for flag in flags_of(command, manager):
-        if everything or flag.field.metadata.get("important") or flag.name == command.positional:
-            groups.setdefault(flag.plugin, []).append(flag)
-        else:
-            hidden += 1
-    for plugin, flags in groups.items():
-        row = manager.plugins[plugin]
-        lines += ["", f"{plugin} {row.version}".strip()]
-        ordered = sorted(flags, key=lambda flag: not flag.field.metadata.get("important"))
-        lines += _columns([(_form(flag, command), _text(flag, command)) for flag in ordered])
-    if hidden:
-        lines += ["", f"{hidden} more flags: martlet {command.name} --help all"]
-    return "\n".join(lines)
-
-
-def _form(flag: Flag, command: Command) -> str:
-    return flag.name.upper() if flag.name == command.positional else f"--{flag.name}"
+    """List the flags of a command: the important ones, or all."""
+    words = f" {command.positional.upper()}" if command.positional else ""
+    parser = _parser(f"martlet {command.name}{words} [--flag value ...]", command.summary)
+    flags = sorted(flags_of(command, manager), key=lambda flag: not flag.field.metadata.get("important"))
+    shown = [f for f in flags if everything or f.field.metadata.get("important") or f.name == command.positional]
+    groups: dict[str, Any] = {}
+    for flag in shown:
+        if flag.plugin not in groups:
+            title = f"{flag.plugin} {manager.plugins[flag.plugin].version}".strip()
+            groups[flag.plugin] = parser.add_argument_group(title)
+        name = flag.name if flag.name == command.positional else f"--{flag.name}"
+        try:
+            groups[flag.plugin].add_argument(name, help=_text(flag, command).replace("%", "%%"), metavar="")
+        except argparse.ArgumentError:
+            continue  # claimed by a second plugin: `plugin doctor` reports it
+    if len(shown) < len(flags):
+        parser.epilog = f"{len(flags) - len(shown)} more flags: martlet {command.name} --help all"
+    return parser.format_help().rstrip()
 
 
 def _text(flag: Flag, command: Command) -> str:
     default: Any = command.defaults.get(flag.name, flag.field.default)
-    about = [f"default: {default}"] if default not in (None, "", []) else []
-    if choices := flag.field.metadata.get("choices"):
-        about.append("one of " + ", ".join(map(str, choices)))
-    elif flag.field.type is not bool:
-        about.append(describe(flag.field))
-    return f"{' '.join(flag.field.help.split())} [{'; '.join(about)}]" if about else flag.field.help
-
-
-def _columns(rows: list[tuple[str, str]]) -> list[str]:
-    left = min(max((len(name) for name, _ in rows), default=0), 30)
-    lines = []
-    for name, text in rows:
-        wrapped = textwrap.wrap(text, max(_width() - left - 4, 20)) or [""]
-        if len(name) > left:
-            lines.append(f"  {name}")
-            wrapped.insert(0, "")
-        head = name if len(name) <= left else ""
-        lines += [f"  {head:<{left}}  {wrapped[0]}".rstrip()] if len(name) <= left else []
-        lines += [f"  {'':<{left}}  {line}" for line in wrapped[1:]]
-    return lines
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size((100, 24)).columns, 120)
+    choices = flag.field.metadata.get("choices")
+    about = [f"one of {', '.join(map(str, choices))}" if choices else describe(flag.field)]
+    if default not in (None, "", []):
+        about.append(f"default: {default}")
+    return f"{flag.field.help} [{'; '.join(about)}]"
 
 
 def versions() -> str:
     """Return the kernel's version and that of every distribution that adds a plugin."""
-    from importlib import metadata
-
-    from .manager import GROUP, KERNEL
-
     found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=GROUP) if entry.dist}
-    return "\n".join(f"{name} {version}" for name, version in [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())])
+    rows = [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())]
+    return "\n".join(f"{name} {version}" for name, version in rows)
 
 
 def owner_of(flag: str) -> str:
     """Name the first-party distribution to install for a flag that nothing installed owns, if one is known."""
-    import json
-    from importlib import metadata, resources
-
     known = json.loads(resources.files("martlet").joinpath("known_flags.json").read_text(encoding="utf-8"))
     owner = known.get(flag, "")
-    try:
-        return "" if not owner or metadata.version(owner) else ""
-    except metadata.PackageNotFoundError:
-        return f"It belongs to {owner}: pip install {owner}"
+    if not owner or any(dist.name == owner for dist in metadata.distributions()):
+        return ""
+    return f"It belongs to {owner}: pip install {owner}"

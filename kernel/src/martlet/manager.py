@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from . import external, hookspecs
-from .errors import AmbiguousComponent, MartletError, PluginError, UnknownComponent, UsageError, suggest
+from .errors import AmbiguousComponent, PluginError, UnknownComponent, UsageError, suggest
 from .specs import KINDS, Ref, Spec
 
 GROUP = "martlet"
@@ -26,11 +26,10 @@ S = TypeVar("S", bound=Spec)
 
 @dataclass
 class Plugin:
-    """One row of ``plugin list``."""
+    """One row of ``plugin list``. ``origin``: the distribution, or the file or module that the user named."""
 
     name: str
     origin: str
-    """The distribution, or the file or module that the user named."""
     version: str = ""
     external: bool = False
     sha256: str = ""
@@ -47,8 +46,6 @@ class PluginManager:
         self.disabled = set(disabled)
         self.plugins: dict[str, Plugin] = {}
         self._specs: dict[str, list[tuple[str, Spec]]] = {}
-
-    # Discovery
 
     def load_installed(self) -> None:
         """Load every entry point, in name order; quarantine the ones that raise."""
@@ -67,11 +64,12 @@ class PluginManager:
                 if len(owners[entry.name]) > 1:
                     both = " and ".join(sorted(owners[entry.name]))
                     raise UsageError(f"{both} both install a plugin of this name; uninstall one of them.")
-                _check_kernel_requirement(entry.dist)
+                for line in entry.dist.requires or ():
+                    if line.lower().replace("_", "-").startswith(KERNEL):  # the version handshake
+                        _check_requirement(line, "it")
                 self._register(row, entry.load())
-        if unknown := self.disabled - {entry.name for entry in entries}:
-            names = [entry.name for entry in entries]
-            raise UsageError(f"--disable_plugins {unknown.pop()}: no such plugin. {suggest(str(unknown), names)}")
+        for name in self.disabled - owners.keys():
+            raise UsageError(f"--disable_plugins {name}: no such plugin. {suggest(name, owners)}")
 
     def load_external(self, *references: str) -> None:
         """Load files, folders or dotted modules that the user named: errors are fatal."""
@@ -81,9 +79,9 @@ class PluginManager:
             if name in self.plugins and self.plugins[name].error is None:
                 if self.plugins[name].external:
                     continue
-                raise UsageError(f"--external_plugins {reference}: a plugin named {name!r} is installed; rename the file.")
-            digest = external.digest(reference) if os.path.exists(reference) else ""
-            row = Plugin(name, reference, external=True, sha256=digest)
+                raise UsageError(f"--external_plugins {reference}: plugin {name!r} is installed; rename the file.")
+            row = Plugin(name, reference, external=True)
+            row.sha256 = external.digest(reference) if os.path.exists(reference) else ""
             try:
                 with self._guard(row, "loading", fatal=True):
                     self._register(row, importlib.import_module(module))
@@ -131,8 +129,6 @@ class PluginManager:
         finally:
             row.seconds += time.perf_counter() - start
 
-    # Questions
-
     def specs(self, kind: type[S]) -> list[tuple[str, S]]:
         """Return ``(plugin name, spec)`` of one kind; each implementation is called on its own, once."""
         if kind.kind not in self._specs:
@@ -148,8 +144,7 @@ class PluginManager:
     def find(self, kind: type[S], name: str, *, explicit: bool = True) -> tuple[str, S]:
         """Resolve ``name`` or ``plugin::name`` to ``(plugin, spec)``.
 
-        ``explicit``: the user wrote the name. Only then, or where the user named the plugin itself, may a spec
-        with ``replace=True`` win over another of its name.
+        A spec with ``replace=True`` wins only where the user wrote the name (``explicit``) or named the plugin itself.
         """
         owner, _, bare = name.rpartition("::")
         hits = [pair for pair in self.specs(kind) if pair[1].name == bare and owner in ("", pair[0])]
@@ -175,7 +170,7 @@ class PluginManager:
     def build(self, spec: Spec, options: dict[str, Any] | None = None) -> Any:
         """Check ``requires`` and make the component."""
         for line in spec.requires:
-            _check_requirement(line, spec)
+            _check_requirement(line, f"{spec.label} {spec.name!r}")
         return spec.build(self.target(spec), options)
 
     def implementations(self, hook: str, plugins: Iterable[str]) -> list[tuple[str, Any]]:
@@ -203,19 +198,7 @@ def _checked(specs: Iterable[Any] | None, kind: type[Spec]) -> list[Any]:
     return found
 
 
-def _check_kernel_requirement(dist: metadata.Distribution) -> None:
-    """The version handshake is the requirement that the plugin already declares."""
-    from packaging.requirements import Requirement
-
-    for line in dist.requires or ():
-        requirement = Requirement(line)
-        if requirement.name.lower().replace("_", "-") == KERNEL:
-            have = metadata.version(KERNEL)
-            if not requirement.specifier.contains(have, prereleases=True):
-                raise UsageError(f"it needs {requirement}, but {KERNEL} {have} is installed; upgrade one of them.")
-
-
-def _check_requirement(line: str, spec: Spec) -> None:
+def _check_requirement(line: str, who: str) -> None:
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
@@ -225,7 +208,15 @@ def _check_requirement(line: str, spec: Spec) -> None:
         have = ""
     if not have or not requirement.specifier.contains(have, prereleases=True):
         state = f"{have} is installed" if have else "it is not installed"
-        raise UsageError(f"{spec.label} {spec.name!r} needs {line}, but {state}: pip install '{line}'")
+        raise UsageError(f"{who} needs {line}, but {state}: pip install '{line}'")
+
+
+def open_manager(disabled: Iterable[str], strict: bool, references: Iterable[str]) -> PluginManager:
+    """Load what is installed, and what the user and the environment name."""
+    manager = PluginManager(disabled=disabled, strict=strict)
+    manager.load_installed()
+    manager.load_external(*references, *external.references())
+    return manager
 
 
 def kinds(name: str | type[S]) -> type[Spec]:
@@ -236,6 +227,3 @@ def kinds(name: str | type[S]) -> type[Spec]:
         if name in (kind.kind, kind.label):
             return kind
     raise UnknownComponent(f"There is no kind {name!r}. {suggest(name, KINDS, listed='Kinds')}")
-
-
-__all__ = ["GROUP", "KERNEL", "MartletError", "Plugin", "PluginManager", "kinds"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -34,27 +33,19 @@ class Record:
 
     def component(self, kind: str, name: str, plugin: str) -> None:
         """Note that a component was used."""
-        row = {"kind": kind, "name": name, "plugin": plugin}
-        if row not in self.components:
-            self.components.append(row)
-            self.save()
+        self.components.append({"kind": kind, "name": name, "plugin": plugin})
+        self.save()
 
     def values(self) -> dict[str, Any]:
         """Return every setting but secrets: what ``args.json`` holds."""
-        found = {}
-        for flag, value, _ in self.config:
-            if not flag.field.metadata.get("secret"):
-                found[flag.name] = value
-        return found
+        return {flag.name: value for flag, value, _ in self.config if not flag.field.metadata.get("secret")}
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` holds."""
         names = self.config.participants() | {row["plugin"] for row in self.components}
         rows = [row for name, row in sorted(self.config.manager.plugins.items()) if name in names]
-        settings = {}
-        for flag, value, origin in self.config:
-            shown = "***" if flag.field.metadata.get("secret") and value else value
-            settings[flag.name] = {"value": shown, "origin": str(origin)}
+        shown = self.values()
+        settings = {f.name: {"value": shown.get(f.name, "***"), "origin": str(origin)} for f, _, origin in self.config}
         plugins = [{"name": r.name, "origin": r.origin, "version": r.version, "sha256": r.sha256} for r in rows]
         return {
             "format": FORMAT,
@@ -71,12 +62,6 @@ class Record:
             "notes": self.notes,
             "warnings": self.warnings,
         }
-
-    def digest(self) -> str:
-        """Return a sum over what ranks must agree on: plugins, components, settings and libraries."""
-        facts = self.facts()
-        same = {key: facts[key] for key in ("command", "plugins", "settings", "libraries", "python")}
-        return hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Write both files for the first time."""
@@ -103,10 +88,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: dist.version for name in names for dist in metadata.distributions(name=name)}

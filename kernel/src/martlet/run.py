@@ -6,8 +6,10 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,6 @@ from .errors import MartletError, PluginError, UsageError
 from .manager import PluginManager, kinds
 from .record import Record
 from .specs import Spec
-
-logger = logging.getLogger("martlet")
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,25 @@ class Process:
     @classmethod
     def current(cls) -> Process:
         """Read the variables that torchrun sets."""
-        number = {name: int(os.environ.get(name, fallback)) for name, fallback in _TORCHRUN.items()}
-        kind = "rank" if number["WORLD_SIZE"] > 1 else "main"
-        return cls(number["RANK"], number["LOCAL_RANK"], number["WORLD_SIZE"], kind)
+        rank, local, world = (int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        return cls(rank, local, max(world, 1), "rank" if world > 1 else "main")
 
 
-_TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+@contextmanager
+def blame(plugin: str, phase: str) -> Iterator[None]:
+    """Turn an accident into a ``PluginError`` that names the plugin; let our own errors through."""
+    try:
+        yield
+    except MartletError:
+        raise
+    except Exception as error:
+        raise PluginError(plugin, phase, error) from error
 
 
-class WorkerInit:
-    """``worker_init_fn`` of data loaders: tells plugins that a data worker has started. Pickles; loads no plugin."""
-
-    def __init__(self, hooks: list[Callable[..., None]], process: Process) -> None:
-        self.hooks, self.process = hooks, process
-
-    def __call__(self, worker_id: int) -> None:
-        for hook in self.hooks:
-            hook(process=self.process)
+def start_worker(hooks: list[Callable[..., None]], process: Process, worker_id: int) -> None:
+    """Tell plugins that a data worker has started; loads no plugin."""
+    for hook in hooks:
+        hook(process=process)
 
 
 class Run:
@@ -63,15 +65,13 @@ class Run:
         self.manager: PluginManager = config.manager
         self.command: str = config.command.name
         self.seed: int = config.value("seed")
-        self.logger = logger
+        self.logger = logging.getLogger("martlet")
         self.folder: Path | None = None
         """The output folder, once ``open`` was called."""
         self.record = Record(config, self.process)
         self._built: dict[tuple[str, str, str], Any] = {}
         for text in config.warnings:
             self.warn(text)
-
-    # Components
 
     def get(self, kind: str | type[Spec], name: str) -> Any:
         """Return a component by ``name`` or ``plugin::name``, built once a run, and record its use."""
@@ -106,23 +106,17 @@ class Run:
     def _build(self, plugin: str, spec: Spec) -> Any:
         key = (spec.kind, plugin, spec.name)
         if key not in self._built:
-            try:
+            with blame(plugin, f"making {spec.label} {spec.name!r}"):
                 self._built[key] = self.manager.build(spec, self.config.options.get((spec.kind, spec.name)))
-            except MartletError:
-                raise
-            except Exception as error:
-                raise PluginError(plugin, f"making {spec.label} {spec.name!r}", error) from error
             self.record.component(spec.kind, spec.name, plugin)
         return self._built[key]
 
-    # The record
-
-    def open(self, folder: Path, *, record: bool = True) -> None:
+    def open(self, folder: Path) -> None:
         """Create the output folder and write ``args.json`` and ``run.json`` into it."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.folder = folder.resolve()
-            if record and self.process.rank == 0:
+            if self.process.rank == 0:
                 self.record.write(self.folder)
         except OSError as error:
             raise UsageError(f"--output_dir {folder}: cannot be written ({error.strerror or error}).") from error
@@ -135,29 +129,22 @@ class Run:
     def warn(self, text: str) -> None:
         """Tell the user once, and keep it in ``run.json``."""
         if text not in self.record.warnings:
-            self.record.warnings.append(text)
             self.logger.warning("%s", text)
+            self.record.warnings.append(text)
             self.record.save()
 
-    # Processes and events
-
     @property
-    def worker_init(self) -> WorkerInit:
+    def worker_init(self) -> Callable[[int], None]:
         """A picklable ``worker_init_fn`` for data loaders."""
         hooks = [hook for _, hook in self.manager.implementations("on_process_start", self.config.participants())]
-        place = self.process
-        return WorkerInit(hooks, Process(place.rank, place.local_rank, place.world_size, "data worker"))
+        return partial(start_worker, hooks, replace(self.process, kind="data worker"))
 
     def emit(self, event: str, **facts: Any) -> None:
         """Tell the participating plugins of an event. Their errors name them."""
         for plugin, hook in self.manager.implementations(event, self.config.participants()):
             wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
-            try:
+            with blame(plugin, f"running {event}()"):
                 hook(**{name: value for name, value in facts.items() if name in wanted})
-            except MartletError:
-                raise
-            except Exception as error:
-                raise PluginError(plugin, f"running {event}()", error) from error
 
     def execute(self) -> Any:
         """Run the command's target between the events, and close the record with what ended it."""

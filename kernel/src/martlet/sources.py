@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,12 @@ from .fields import Field
 
 @dataclass(frozen=True)
 class Origin:
-    """Who gave a value."""
+    """Who gave a value.
+
+    ``source``: default, command, component, chosen, args.json, config, environment, command line or code.
+    """
 
     source: str
-    """``default``, ``command``, ``component``, ``chosen``, ``args.json``, ``config``, ``environment``, ``command line`` or ``code``."""
     detail: str = ""
 
     def __str__(self) -> str:
@@ -53,24 +56,20 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
                 raise ConfigError(f"{path}:{line}: {key!r} stands twice (first in line {found[key][1]}); remove one.")
             found[key] = (loader.construct_object(value_node, deep=True), line)
         return found
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}).") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{path}:{mark.line + 1 if mark else '?'}: not valid YAML: {_yaml_fault(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error}).") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {_yaml_fault(error)}") from error
 
 
-def _yaml_fault(error: Any) -> str:
-    problem = str(error.problem or error)
+def _yaml_fault(error: Exception) -> str:
+    problem = str(getattr(error, "problem", None) or error)
     if "\\t" in problem:
         return "a tab; indent with spaces."
-    if "could not determine a constructor" in problem:
-        tag = re.search(r"tag '([^']+)'", problem)
-        return f"the tag {tag[1] if tag else ''} is not allowed; only plain values are read."
+    if tag := re.search(r"constructor for the tag '([^']+)'", problem):
+        return f"the tag {tag[1]} is not allowed; only plain values are read."
     return f"{problem}."
 
 
@@ -86,57 +85,47 @@ def relative_to(base: Path, field: Field, value: Any) -> Any:
 
 def split_reference(value: str, exists: Callable[[str], bool]) -> tuple[str, str]:
     """Split ``path:subset#count`` into the longest part that exists, and the rest."""
-    if exists(value):
-        return value, ""
-    for match in reversed(list(re.finditer(r"[:#]", value))):
-        if exists(value[: match.start()]):
-            return value[: match.start()], value[match.start() :]
-    return value, ""
+    cuts = [len(value), *(match.start() for match in reversed(list(re.finditer(r"[:#]", value))))]
+    cut = next((cut for cut in cuts if exists(value[:cut])), len(value))
+    return value[:cut], value[cut:]
 
 
 def read_args_json(folder: Path) -> Mapping[str, Any]:
     """Return the settings recorded beside a checkpoint, or in the run folder above it; {} where there are none."""
-    for place in (folder, folder.parent):
-        file = place / "args.json"
-        if not file.is_file():
-            continue
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file}: not a readable JSON file ({error}); use --load_args false to do without.") from error
+    file = next((place / "args.json" for place in (folder, folder.parent) if (place / "args.json").is_file()), None)
+    if file is None:
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
-            raise ConfigError(f"{file}: it must hold one JSON object; use --load_args false to do without.")
+            raise ValueError("it does not hold an object")
         return values
-    return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: not readable ({error}); --load_args false does without it.") from error
 
 
-def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: str = "") -> tuple[dict[str, Any], list[str]]:
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        message = message.removeprefix("argument ")
+        raise UsageError(f"{message[:1].upper() + message[1:]}. See --help.")
+
+
+Words = tuple[dict[str, Any], list[str]]
+
+
+def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: str = "") -> Words:
     """Parse ``--flag value ...``; return flag -> raw value, and the words that belong to no flag.
 
     A flag may be written ``--flag=value`` and with hyphens. Never a prefix match.
     """
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            message = message.removeprefix("argument ")
-            raise UsageError(f"{message[:1].upper() + message[1:]}. See --help.")
-
-    parser = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name, field in fields.items():
-        form: dict[str, Any] = {}
-        if field.admits(list):
-            form = {"nargs": "*"} if not field.admits(bool) else {"nargs": "*", "default": argparse.SUPPRESS}
-        elif field.admits(bool):
-            form = {"nargs": "?", "const": True}
         if name == positional:
             parser.add_argument(name, nargs="*", default=argparse.SUPPRESS)
             continue
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        action = "extend" if name in ("set", "config", "external_plugins") else "store"
-        parser.add_argument(*spellings, dest=name, action=action, **form)
+        form: dict[str, Any] = {"nargs": "?", "const": True} if field.admits(bool) else {}
+        if field.admits(list):
+            form = {"nargs": "*", "action": "extend"}
+        parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name, **form)
     known, unknown = parser.parse_known_args(list(words))
-    values = vars(known)
-    if positional and not values.get(positional):
-        values.pop(positional, None)
-    return values, unknown
+    return {name: value for name, value in vars(known).items() if name != positional or value}, unknown

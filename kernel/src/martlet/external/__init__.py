@@ -48,34 +48,32 @@ class _Finder:
         for entry in references():
             if not _is_path(entry) or _stem(entry) != name:
                 continue
-            if os.path.isdir(entry):
-                init = os.path.join(entry, "__init__.py")
-                return spec_from_file_location(fullname, init, submodule_search_locations=[entry])
-            return spec_from_file_location(fullname, entry)
+            init, inside = (f"{entry}/__init__.py", [entry]) if os.path.isdir(entry) else (entry, None)
+            return spec_from_file_location(fullname, init, submodule_search_locations=inside)
         return None
 
 
-sys.meta_path.append(_Finder)  # type: ignore[arg-type]
+sys.meta_path.append(_Finder)
 
 
 def add(reference: str) -> str:
     """List a file, package folder or dotted module for every child process; return its module name."""
     if _is_path(reference):
-        file = Path(reference).expanduser().resolve()
-        if not file.exists() or (file.is_dir() and not (file / "__init__.py").is_file()):
+        file, flag = Path(reference).expanduser().resolve(), f"--external_plugins {reference}"
+        if not (file / "__init__.py" if file.is_dir() else file).is_file():
             what = "has no __init__.py" if file.is_dir() else "does not exist"
-            raise UsageError(f"--external_plugins {reference}: {file} {what}. Give a .py file, a package folder or a module.")
+            raise UsageError(f"{flag}: {file} {what}. Give a .py file, a package folder or a module.")
         if not _stem(str(file)).isidentifier():
-            raise UsageError(f"--external_plugins {reference}: {file.stem!r} is not a Python name; rename the file.")
-        twin = [e for e in references() if _is_path(e) and _stem(e) == _stem(str(file)) and e != str(file)]
-        if twin:
-            raise UsageError(f"--external_plugins: {twin[0]} and {file} have the same module name; rename one of them.")
+            raise UsageError(f"{flag}: {file.stem!r} is not a Python name; rename the file.")
+        for other in references():
+            if _is_path(other) and _stem(other) == _stem(str(file)) and other != str(file):
+                raise UsageError(f"{flag}: {other} and {file} have the same module name; rename one of them.")
         reference = str(file)
         name, seen = module_name(reference), digest(reference)
-        if _loaded.get(name, seen) != seen:
-            for stale in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+        if _loaded.setdefault(name, seen) != seen:
+            _loaded[name] = seen
+            for stale in [module for module in sys.modules if f"{module}.".startswith(f"{name}.")]:
                 del sys.modules[stale]
-        _loaded[name] = seen
     if reference not in references():
         os.environ[VARIABLE] = os.pathsep.join([*references(), reference])
     return module_name(reference)
