@@ -1,11 +1,20 @@
 """Martlet: fine-tune, align, run and serve language models with plugins.
 
-``import martlet`` loads neither torch nor any plugin.
+``martlet.run("sft", model=..., dataset=[...])`` takes native values, raises Martlet's errors, never reads ``sys.argv``
+and works in a notebook. ``import martlet`` loads neither torch nor any plugin.
 """
 
 # ruff: noqa: I001
-from .api import arguments, get, prepare, run
-from .config import Config
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .cli import load_plugins
+from .config import Config, resolve
+from .external_plugins import VARIABLE, exported
 from .errors import AmbiguousComponent, CheckpointError, ConfigError, DataError, MartletError
 from .errors import PluginError, UnknownComponent, UsageError
 from .hookspecs import hookimpl
@@ -22,3 +31,44 @@ __all__ = [
     "Spec", "Template", "Trainer", "Tuner", "UnknownComponent", "UsageError", "arguments", "get", "hookimpl",
     "prepare", "run",
 ]  # fmt: skip
+
+
+def run(command: Any, **settings: Any) -> Any:
+    """Run a command by name (or an object of ``arguments``) and return what it returns.
+
+    ``sft`` and the other training commands return a ``protocols.TrainResult``. Raises ``MartletError``.
+    """
+    if not isinstance(command, str):
+        given = {f.name: getattr(command, f.name) for f in dataclasses.fields(command)}
+        settings = {name: value for name, value in given.items() if value is not UNSET} | settings
+        command = type(command).command
+    with exported(os.environ.get(VARIABLE, "")):
+        return prepare(command, **settings).execute()
+
+
+def prepare(command: str = "", *, roles: Sequence[str] = (), **settings: Any) -> Run:
+    """Resolve settings without running anything, for a command or for argument groups by their roles."""
+    manager, files = load_plugins(settings)
+    spec = manager.find(Command, command)[1] if command else Command("session", print, roles=tuple(roles))
+    layer = {name: (value, Origin("code")) for name, value in settings.items() if name != "set"}
+    return Run(resolve(spec, manager, files, layer, settings.get("set", ())))
+
+
+def get(kind: str, name: str, **settings: Any) -> Any:
+    """Return a component by name, outside any run: ``martlet.get("engines", "transformers")``."""
+    return prepare(**settings).get(kind, name)
+
+
+def arguments(command: str, **settings: Any) -> type:
+    """Return a dataclass with every flag of a command as a typed, documented field; ``run`` takes its objects."""
+    with exported(os.environ.get(VARIABLE, "")):
+        config = prepare(command, **settings).config
+    fields = {flag.name: flag.field for flag in config.flags}
+    shape = [(f.name, f.type, dataclasses.field(default=UNSET, kw_only=True)) for f in fields.values()]
+    text = "\n".join(f"{f.name}: {f.help}" for f in fields.values())
+    name = f"{command.title().replace(' ', '').replace('-', '')}Arguments"
+    return dataclasses.make_dataclass(name, shape, namespace={"command": command, "__doc__": text})
+
+
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+"""A field of ``arguments`` that was not given: its default is resolved as on the command line."""

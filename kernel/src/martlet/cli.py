@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import external_plugins as external
 from .builtin import BaseArguments
-from .config import flags_of, resolve
-from .errors import MartletError, UnknownComponent, UsageError, suggest
-from .fields import fields_of, parse
-from .manager import PluginManager, open_manager
+from .config import Flag, environment, flags_of, owner_of, resolve
+from .errors import ConfigError, MartletError, UnknownComponent, UsageError, suggest
+from .fields import describe, fields_of, parse
+from .manager import GROUP, KERNEL, PluginManager
 from .run import Run
-from .sources import Origin, Raw, read_words, read_yaml, relative_to
+from .sources import Origin, Raw, read_words, read_yaml
 from .specs import Command
 
-FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config")
+FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config", "debug")
 """Flags that decide what there is to parse; read before the others."""
 
 
@@ -38,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         print_overview(words)
         return 0
     except MartletError as error:
-        if "--debug" in words or os.environ.get("MARTLET_DEBUG", "0") not in ("", "0"):
+        if _debugging(words):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -52,38 +55,57 @@ def main(argv: Sequence[str]) -> int:
 
 def print_overview(words: list[str]) -> None:
     """Print what needs no command: the list of commands, or the versions."""
-    from . import help as pages
-
-    print(pages.versions() if words[:1] == ["--version"] else pages.overview(start(words)[0]))
+    print(versions() if words[:1] == ["--version"] else overview(start(words)[0]))
 
 
 def start(words: Sequence[str]) -> tuple[PluginManager, Raw]:
-    """Load plugins as the command line says; return the manager and what the configuration files hold."""
+    """Load plugins as the command line says, before the rest of it can be read."""
+    return load_plugins(_first_flags(words))
+
+
+def _first_flags(words: Sequence[str]) -> dict[str, Any]:
     fields = {field.name: field for field in fields_of(BaseArguments) if field.name in FIRST}
-    first = {name: parse(fields[name], value, f"--{name}") for name, value in read_words(words, fields)[0].items()}
+    names = [word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else FIRST[0] for word in words]
+    return read_words([w if n in FIRST else "--other" for w, n in zip(words, names, strict=True)], fields)[0]
+
+
+def _debugging(words: Sequence[str]) -> bool:
+    field = next(field for field in fields_of(BaseArguments) if field.name == "debug")
+    try:
+        given = _first_flags(words).get("debug")
+        return bool(parse(field, given, "--debug") if given is not None else (environment(field) or (False,))[0])
+    except UsageError:
+        return False
+
+
+def load_plugins(given: Mapping[str, Any]) -> tuple[PluginManager, Raw]:
+    """Load what is installed and what ``FIRST`` flags name; return the manager and what configuration files hold."""
+    fields = {field.name: field for field in fields_of(BaseArguments) if field.name in FIRST}
+    first = {name: parse(fields[name], value, f"--{name}") for name, value in given.items() if name in FIRST}
     layer: Raw = {}
     for path in (Path(name).expanduser() for name in first.get("config", ())):
         for key, (value, line) in read_yaml(path).items():
             key = key.replace("-", "_")
+            if key in ("config", "debug"):
+                raise ConfigError(f"{path}:{line}: {key!r} belongs on the command line.")
             if key in FIRST:
                 value = parse(fields[key], value, f"{path}:{line}")
                 if key == "external_plugins":
                     value = [str(path.parent / item) if (path.parent / item).exists() else item for item in value]
                 first.setdefault(key, value)
             layer[key] = (value, Origin("config", f"{path}:{line}"))
-    disabled, named = first.get("disable_plugins", ()), first.get("external_plugins", ())
-    return open_manager(disabled, bool(first.get("strict_plugins")), named), layer
+    manager = PluginManager(disabled=first.get("disable_plugins", ()), strict=bool(first.get("strict_plugins")))
+    manager.load_installed()
+    manager.load_external(*first.get("external_plugins", ()), *external.references())
+    return manager, layer
 
 
 def run_words(words: list[str]) -> Any:
     """Find the command, resolve its configuration, and run it."""
-    if words[0].endswith((".yaml", ".yml")):
-        words = [*_command_of(Path(words[0])), "--config", *words]
+    words = expand(words)
     manager, layer = start(words)
     command, rest = find_command(manager, words)
     if not command.raw and {"--help", "-h"} & set(rest):
-        from .help import usage
-
         print(usage(command, manager, everything="all" in rest))
         return 0
     return make_run(command, manager, rest, layer).execute()
@@ -91,29 +113,33 @@ def run_words(words: list[str]) -> Any:
 
 def make_run(command: Command, manager: PluginManager, rest: list[str], layer: Raw) -> Run:
     """Resolve the words behind a command."""
+    wanted, origin = layer.pop("command", (command.name, None))
+    if wanted != command.name:
+        raise UsageError(f"{origin.detail if origin else ''}: this file is for {wanted}, not for {command.name}.")
     if command.raw:
         return Run(resolve(command, manager, {}, {}), words=rest)
-    fields = {flag.name: flag.field for flag in flags_of(command, manager)}
+    flags = flags_of(command, manager)
+    mine = [flag for flag in flags if flag.plugin == owner_of(command, manager)]
+    fields = {flag.name: flag.field for flag in [*flags, *mine]}
     given, unknown = read_words(rest, fields, command.positional)
-    if unknown:
-        _refuse_words(command, unknown, list(fields), str(given.get("ignore_args_error", "false")).lower() == "true")
-    layer.pop("command", None)
-    for name, (value, origin) in layer.items():
-        if name not in fields:
-            hint = suggest(name, fields, listed="Flags")
-            raise UsageError(f"{origin.detail}: {command.name} has no flag {name!r}. {hint}")
-        base = Path(origin.detail.rpartition(":")[0]).parent
-        layer[name] = (relative_to(base, fields[name], value), origin)
+    lenient = given.get("ignore_args_error", layer.get("ignore_args_error", (False,))[0])
+    while unknown:
+        _refuse_words(command, unknown, list(fields), lenient in (True, "true"))
     line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items() if name != "set"}
-    config = resolve(command, manager, layer, line, given.get("set", ()))
+    sets = [*layer.pop("set", ((),))[0], *given.get("set", ())]
+    config = resolve(command, manager, layer, line, sets)
     log = logging.getLogger("martlet")
     log.setLevel(str(config.value("log_level")).upper())
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
         log.propagate = False
     return Run(config)
+
+
+class _StandardError(logging.StreamHandler[Any]):
+    stream = property(lambda self: sys.stderr, lambda self, value: None)
 
 
 def find_command(manager: PluginManager, words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -129,23 +155,90 @@ def find_command(manager: PluginManager, words: Sequence[str]) -> tuple[Command,
     raise UnknownComponent(f"There is no command {words[0]!r}. {suggest(words[0], names, listed='Commands')}{hint}")
 
 
-def _command_of(path: Path) -> list[str]:
-    found = read_yaml(path).get("command", (None, 0))[0]
+def expand(words: list[str]) -> list[str]:
+    """Turn ``run.yaml ...`` into ``COMMAND --config run.yaml ...``."""
+    if not words[0].endswith((".yaml", ".yml")):
+        return words
+    found = read_yaml(Path(words[0])).get("command", (None, 0))[0]
     if not isinstance(found, str):
-        raise UsageError(f"{path}: it has no `command:` line; add one, such as `command: sft`.")
-    return found.split()
+        raise UsageError(f"{words[0]}: it has no `command:` line; add one, such as `command: sft`.")
+    return [*found.split(), "--config", *words]
 
 
 def _refuse_words(command: Command, unknown: list[str], known: list[str], lenient: bool) -> None:
-    from .help import owner_of
-
-    flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
-    if flag:
+    flag = unknown.pop(0).partition("=")[0]
+    if flag.startswith("-"):
         name = flag.lstrip("-").replace("-", "_")
-        hint = owner_of(name) or suggest(f"--{name}", (f"--{item}" for item in known), listed="Flags")
+        hint = distribution_of(name) or suggest(f"--{name}", (f"--{item}" for item in known), listed="Flags")
         text = f"{flag}: {command.name} has no such flag. {hint}"
     else:
-        text = f"{command.name} takes no word {unknown[0]!r} here; flags begin with --. See `{command.name} --help`."
+        text = f"{command.name} takes no word {flag!r} here; flags begin with --. See `{command.name} --help`."
     if not lenient:
         raise UsageError(text)
     print(f"warning: ignored: {text}", file=sys.stderr)
+
+
+def _parser(usage: str, description: str) -> argparse.ArgumentParser:
+    shape = partial(argparse.HelpFormatter, max_help_position=30)
+    return argparse.ArgumentParser("", usage, description, add_help=False, formatter_class=shape)
+
+
+def overview(manager: PluginManager) -> str:
+    """List every command."""
+    parser = _parser("martlet COMMAND [--flag value ...]\n       martlet run.yaml", "")
+    parser.epilog = "martlet COMMAND --help shows its important flags; --help all shows every one."
+    group = parser.add_argument_group("commands")
+    for _, spec in manager.specs(Command):
+        group.add_argument(spec.name, help=spec.summary, nargs="?")
+    return parser.format_help().rstrip()
+
+
+def usage(command: Command, manager: PluginManager, *, everything: bool) -> str:
+    """List the flags of a command: the important ones, or all."""
+    words = f" {command.positional.upper()}" if command.positional else ""
+    parser = _parser(f"martlet {command.name}{words} [--flag value ...]", command.summary)
+    flags = sorted(flags_of(command, manager), key=lambda flag: not flag.field.metadata.get("important"))
+    shown = [f for f in flags if everything or f.field.metadata.get("important") or f.name == command.positional]
+    groups: dict[str, Any] = {}
+    for flag in shown:
+        if flag.plugin not in groups:
+            title = f"{flag.plugin} {manager.plugins[flag.plugin].version}".strip()
+            groups[flag.plugin] = parser.add_argument_group(title)
+        name = flag.name if flag.name == command.positional else f"--{flag.name}"
+        try:
+            groups[flag.plugin].add_argument(name, help=_text(flag, command).replace("%", "%%"), metavar="")
+        except argparse.ArgumentError:
+            continue  # claimed by a second plugin: `plugin doctor` reports it
+    if len(shown) < len(flags):
+        parser.epilog = f"{len(flags) - len(shown)} more flags: martlet {command.name} --help all"
+    return parser.format_help().rstrip()
+
+
+def _text(flag: Flag, command: Command) -> str:
+    default: Any = command.defaults.get(flag.name, flag.field.default)
+    choices = flag.field.metadata.get("choices")
+    about = [f"one of {', '.join(map(str, choices))}" if choices else describe(flag.field)]
+    if default not in (None, "", []):
+        about.append(f"default: {default}")
+    return f"{flag.field.help} [{'; '.join(about)}]"
+
+
+def versions() -> str:
+    """Return the kernel's version and that of every distribution that adds a plugin."""
+    from importlib import metadata
+
+    found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=GROUP) if entry.dist}
+    rows = [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())]
+    return "\n".join(f"{name} {version}" for name, version in rows)
+
+
+def distribution_of(flag: str) -> str:
+    """Name the first-party distribution to install for a flag that nothing installed owns, if one is known."""
+    import json
+    from importlib import metadata, resources
+
+    known = json.loads(resources.files("martlet").joinpath("known_flags.json").read_text(encoding="utf-8"))
+    owner = known.get(flag, "")
+    if not owner or any(dist.name == owner for dist in metadata.distributions()):
+        return ""
+    return f"It belongs to {owner}: pip install {owner}"

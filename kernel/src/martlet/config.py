@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .errors import MartletError, UsageError, suggest
+from .errors import AmbiguousComponent, UnknownComponent, UsageError, suggest
 from .fields import Field, fields_of, parse
 from .manager import PluginManager, kinds
-from .sources import Origin, Raw, read_args_json
+from .sources import Origin, Raw, read_args_json, relative_to
 from .specs import KINDS, Arguments, Command, Spec, load
 
 G = TypeVar("G")
@@ -64,16 +66,17 @@ class Config:
     def __contains__(self, group: object) -> bool:
         return any(f.field.owner is group for f in self.flags)
 
-    def flag(self, name: str) -> Flag:
+    def flag(self, name: str, where: str = "") -> Flag:
         """Return the flag of a bare name or a ``group.name``; ``UsageError`` with the nearest names."""
-        owners = self._bare.get(name) or [f for f in self.flags if f.key == name]
+        owners, where = self._bare.get(name) or [f for f in self.flags if f.key == name], where or f"--{name}"
         if len(owners) == 1:
             return owners[0]
         if owners:
             who = " and ".join(f"plugin {f.plugin!r}" for f in owners)
             ways = " or ".join(f"--set {f.key}=VALUE" for f in owners)
-            raise UsageError(f"--{name} is claimed by {who}; write {ways}.")
-        raise UsageError(f"--{name}: {self.command.name} has no such flag. {suggest(name, self._bare, listed='Flags')}")
+            raise UsageError(f"{where}: this flag is claimed by {who}; write {ways}.")
+        hint = suggest(name, self._bare, listed="Flags")
+        raise UsageError(f"{where}: {self.command.name} has no such flag. {hint}")
 
     def value(self, name: str) -> Any:
         return self.values[self.flag(name).key]
@@ -92,7 +95,7 @@ class Config:
 
     def participants(self) -> set[str]:
         """Plugins that own the command, a selected component or a set flag, or that the user named."""
-        found = {self.manager.find(Command, self.command.name)[0]}
+        found = {owner_of(self.command, self.manager)}
         found |= {name for name, row in self.manager.plugins.items() if row.external}
         found |= {flag.plugin for flag, _, origin in self if origin.given}
         return found | {chosen.plugin for many in self.selections.values() for chosen in many}
@@ -103,26 +106,34 @@ def _bare_names(flags: list[Flag], command: Command, manager: PluginManager) -> 
     names: dict[str, list[Flag]] = {}
     for flag in flags:
         names.setdefault(flag.name, []).append(flag)
-    owner = manager.find(Command, command.name)[0]
+    owner = owner_of(command, manager)
     return {name: [flag for flag in many if flag.plugin == owner] or many for name, many in names.items()}
+
+
+def owner_of(command: Command, manager: PluginManager) -> str:
+    """Return the plugin that provides a command."""
+    return next((plugin for plugin, spec in manager.specs(Command) if spec is command), "")
 
 
 def flags_of(command: Command, manager: PluginManager) -> list[Flag]:
     """List the flags that a command takes."""
-    roles = {"base", *command.roles}
-    return [
-        Flag(field.name, f"{spec.name}.{field.name}", field, spec, plugin)
-        for plugin, spec in manager.specs(Arguments)
-        if roles & set(spec.roles)
-        for field in fields_of(load(manager.target(spec)))
-    ]
+    if command.roles not in manager.flags:
+        found: list[Flag] = []
+        for plugin, spec in manager.specs(Arguments):
+            if {"base", *command.roles} & set(spec.roles):
+                mine = plugin == owner_of(command, manager)
+                with manager.guard(manager.plugins[plugin], f"reading its group {spec.name!r}", fatal=mine):
+                    fields = fields_of(load(manager.target(spec)))
+                    found += [Flag(f.name, f"{spec.name}.{f.name}", f, spec, plugin) for f in fields]
+        manager.flags[command.roles] = found
+    return list(manager.flags[command.roles])
 
 
 def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw, sets: Iterable[str] = ()) -> Config:
     """Build the configuration from what configuration files and the command line (or code) give."""
     config = Config(command, manager, flags_of(command, manager))
     given = _parsed(config, files)
-    given |= {f.key: v for f in config.flags if (v := _environment(f.field))}
+    given |= {f.key: v for f in config.flags if (v := environment(f.field))}
     given |= _parsed(config, line)
     for text in sets:
         _apply_set(config, text, given)
@@ -132,17 +143,28 @@ def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw, set
     for key, (value, origin) in {**defaults, **restored, **given}.items():
         config.values[key], config.origins[key] = value, origin
     _choose(config)
-    _select(config)
+    config.selections = _selected(config, {key: (value, config.origins[key]) for key, value in config.values.items()})
+    for one, other in (pair for many in config.selections.values() for pair in permutations(many, 2)):
+        if other.spec.name in one.spec.conflicts:
+            both = f"--{one.flag} ({one.spec.name}) and --{other.flag} ({other.spec.name})"
+            raise UsageError(f"{both} cannot be used together.")
     _warn_about_ignored(config)
     return config
 
 
 def _parsed(config: Config, raw: Raw) -> dict[str, Given]:
-    flags = {name: config.flag(name) for name in raw}
-    return {flags[n].key: (parse(flags[n].field, v, o.detail or f"--{n}"), o) for n, (v, o) in raw.items()}
+    found = {}
+    for name, (value, origin) in raw.items():
+        where = f"{origin.detail}: {name}" if origin.source == "config" else origin.detail or f"--{name}"
+        flag = config.flag(name, where)
+        if origin.source == "config":
+            value = relative_to(Path(origin.detail.rpartition(":")[0]).parent, flag.field, value)
+        found[flag.key] = (parse(flag.field, value, where), origin)
+    return found
 
 
-def _environment(field: Field) -> Given | None:
+def environment(field: Field) -> Given | None:
+    """Read the variables that a field names; the first is the current name, the others are older ones."""
     names = field.metadata.get("env", ())
     for name in (names,) if isinstance(names, str) else names:
         if raw := os.environ.get(name, ""):
@@ -155,7 +177,7 @@ def _environment(field: Field) -> Given | None:
 def _defaults(config: Config) -> dict[str, Given]:
     rows = config.manager.plugins
     names = {flag.plugin: f"{flag.plugin} {rows[flag.plugin].version}".strip() for flag in config.flags}
-    found: dict[str, Given] = {f.key: (f.field.default, Origin("default", names[f.plugin])) for f in config.flags}
+    found: dict[str, Given] = {f.key: (copy(f.field.default), Origin("default", names[f.plugin])) for f in config.flags}
     return found | _spec_defaults(config, config.command, Origin("command", config.command.name))
 
 
@@ -167,10 +189,15 @@ def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
     folders: list[str] = []
     for flag in config.flags:
         value = known[flag.key][0] if flag.field.metadata.get("checkpoint") else None
-        folders += [str(item).rpartition("=")[2] for item in (value if isinstance(value, list) else [value or ""])]
+        folders += [str(item) for item in (value if isinstance(value, list) else [value or ""])]
+    paths = [Path(text) if Path(text).is_dir() else Path(text.partition("=")[2]) for text in folders if text]
     found: dict[str, Given] = {}
-    for folder in reversed([Path(text) for text in folders if text and Path(text).is_dir()]):
+    for folder in reversed([path for path in paths if path.name and path.is_dir()]):
         recorded = read_args_json(folder)
+        here = {os.path.abspath(item) for item in known["base.external_plugins"][0]}
+        if more := [str(item) for item in recorded.get("external_plugins") or () if os.path.abspath(item) not in here]:
+            text = f"{folder} was made with more plugins; to use them add --external_plugins {' '.join(more)}"
+            config.warnings.append(text)
         for flag in config.flags:
             switch = config._bare.get(flag.group.restored_by)
             wanted = switch and known[switch[0].key][0] and flag.field.metadata.get("restore", True)
@@ -190,8 +217,7 @@ def _selectors(config: Config, known: Mapping[str, Given]) -> Iterator[tuple[Fla
 
 def _component_defaults(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
     found: dict[str, Given] = {}
-    for flag, name, origin in _selectors(config, known):
-        spec = _find(config, flag, name, origin)[1]
+    for spec in (item.spec for many in _selected(config, known).values() for item in many):
         found |= _spec_defaults(config, spec, Origin("component", f"{spec.label} {spec.name}"))
     return found
 
@@ -199,7 +225,7 @@ def _component_defaults(config: Config, known: Mapping[str, Given]) -> dict[str,
 def _find(config: Config, flag: Flag, name: str, origin: Origin) -> tuple[str, Spec]:
     try:
         return config.manager.find(kinds(flag.field.kind), name, explicit=origin.given)
-    except MartletError as error:
+    except (UnknownComponent, AmbiguousComponent) as error:
         raise type(error)(f"--{flag.name} {name}: {error}") from error
 
 
@@ -216,22 +242,17 @@ def _choose(config: Config) -> None:
             config._groups.pop(flag.field.owner, None)
 
 
-def _select(config: Config) -> None:
-    known = {key: (value, config.origins[key]) for key, value in config.values.items()}
+def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Selected]]:
+    """Find the components of each kind that selector flags name, and those that a flag switches on."""
+    found: dict[str, list[Selected]] = {flag.field.kind: [] for flag in config.flags if flag.field.kind}
     for flag, name, origin in _selectors(config, known):
-        plugin, spec = _find(config, flag, name, origin)
-        config.selections.setdefault(flag.field.kind, []).append(Selected(plugin, spec, flag.name))
-    for kind in {flag.field.kind for flag in config.flags if flag.field.kind}:
-        many = config.selections.setdefault(kind, [])
+        found[flag.field.kind].append(Selected(*_find(config, flag, name, origin), flag.name))
+    for kind, many in found.items():
         for plugin, spec in config.manager.specs(KINDS[kind]):
             owners = config._bare.get(spec.enabled_by, ()) if spec.enabled_by else ()
-            if any(config.values[f.key] != f.field.default for f in owners) and spec not in [s.spec for s in many]:
+            if any(known[f.key][0] != f.field.default for f in owners) and spec not in [s.spec for s in many]:
                 many.append(Selected(plugin, spec, spec.enabled_by))
-        for one in many:
-            for other in many:
-                if other.spec.name in one.spec.conflicts:
-                    both = f"--{one.flag} ({one.spec.name}) and --{other.flag} ({other.spec.name})"
-                    raise UsageError(f"{both} cannot be used together.")
+    return found
 
 
 def _warn_about_ignored(config: Config) -> None:
@@ -241,22 +262,27 @@ def _warn_about_ignored(config: Config) -> None:
         if origin.given and origin.source != "args.json" and needed and not chosen & set(needed):
             who = " or ".join(f"{kinds(kind).label} {name}" for kind, name in needed)
             config.warnings.append(f"--{flag.name} has no effect here: only {who} reads it.")
+    for kind, name in config.options.keys() - chosen:
+        config.warnings.append(f"--set {kinds(kind).label}.{name}: no flag chose it; its options may have no effect.")
 
 
 def _apply_set(config: Config, text: str, given: dict[str, Given]) -> None:
     """``--set GROUP.FLAG=value``, or ``--set KIND.NAME.OPTION=value`` for a component's options."""
     path, equals, raw = text.partition("=")
     head, _, rest = path.partition(".")
+    name, dot, option = rest.rpartition(".")
+    flags = {flag.name: flag for flag in config.flags if flag.group.name == head}
+    labels = {kind.label: kind for kind in KINDS.values()}
     if not equals or not rest:
         raise UsageError(f"--set {text}: write --set GROUP.FLAG=value or --set KIND.NAME.OPTION=value.")
-    for flag in config.flags:
-        if flag.key == path:
-            given[flag.key] = (parse(flag.field, raw, f"--set {path}"), Origin("command line", f"--set {path}"))
-            return
-    name, dot, option = rest.rpartition(".")
-    labels = {kind.label: kind for kind in KINDS.values()}
-    if head not in labels or not dot:
-        known = [*labels, *dict.fromkeys(flag.group.name for flag in config.flags)]
+    if rest in flags:
+        given[path] = (parse(flags[rest].field, raw, f"--set {path}"), Origin("command line", f"--set {path}"))
+    elif head in labels and dot:
+        spec = config.manager.find(labels[head], name)[1]
+        config.options.setdefault((spec.kind, spec.name), {})[option] = raw
+    elif flags:
+        hint = suggest(rest, flags, listed="Flags")
+        raise UsageError(f"--set {text}: group {head!r} has no flag {rest!r}. {hint}")
+    else:
+        known = [*labels, *(flag.group.name for flag in config.flags)]
         raise UsageError(f"--set {text}: {head!r} is neither a group nor a kind. {suggest(head, known)}")
-    spec = config.manager.find(labels[head], name)[1]
-    config.options.setdefault((spec.kind, spec.name), {})[option] = raw

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import textwrap
 import types
 import typing
@@ -46,7 +47,6 @@ class Field:
 
     @property
     def kind(self) -> str:
-        """Kind of the components it names, or an empty string."""
         return str(self.metadata.get("component", ""))
 
     def names(self, value: Any) -> list[str]:
@@ -105,31 +105,44 @@ def parse(field: Field, raw: Any, where: str) -> Any:
     """Turn what the user gave into a value of the field's type, or raise ``UsageError`` naming ``where``."""
     from pydantic import ValidationError
 
-    value = _from_words(field, raw, where)
-    if field.admits(list) and not isinstance(value, list | dict | bool | None) and not field.admits(type(value)):
+    value = _from_words(field, _plain(raw), where)
+    if field.admits(list) and not isinstance(value, list) and not field.admits(type(value)):
         value = [value]
     try:
+        if not field.admits(bool) and True in [item is True or item is False for item in _items(value)]:
+            raise ValueError("a number is not true or false")
         value = adapter(field.type).validate_python(value)
-    except ValidationError as error:
-        raise UsageError(f"{where}: {describe(field)} is needed, not {raw!r}.") from error
-    _check_bounds(field, value, where)
-    choices = field.metadata.get("choices")
-    for item in value if isinstance(value, list) else [value]:
-        if choices and item is not None and item not in choices:
-            known = [str(choice) for choice in choices]
-            raise UsageError(f"{where}: {item!r} is not one of {', '.join(known)}. {suggest(str(item), known)}")
+    except (ValidationError, ValueError) as error:
+        shown = "what was given" if field.metadata.get("secret") else repr(raw)
+        raise UsageError(f"{where}: {describe(field)} is needed, not {shown}.") from error
+    for item in _items(value):
+        _check_item(field, item, where)
     return value
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _plain(raw: Any) -> Any:
+    if isinstance(raw, list | tuple):
+        return [_plain(item) for item in raw]
+    return os.fspath(raw) if isinstance(raw, os.PathLike) else raw
+
+
 def _from_words(field: Field, raw: Any, where: str) -> Any:
-    if isinstance(raw, list) and len(raw) == 1 and (not field.admits(list) or str(raw[0]).startswith("[")):
+    if isinstance(raw, list) and len(raw) == 1 and (not field.admits(list) or raw[0] in ("None", "null")):
         raw = raw[0]
     if not isinstance(raw, str):
         return raw
     if field.admits(types.NoneType) and raw in ("None", "null"):
         return None
-    if field.admits(dict, list) and raw[:1] in ("{", "["):
-        return _json(raw, where)
+    if (field.admits(dict) and raw[:1] == "{") or (field.admits(list) and not field.admits(str) and raw[:1] == "["):
+        try:
+            return json.loads(raw)
+        except json.JSONDecodeError as error:
+            fault = f"not valid JSON at character {error.pos + 1}: {error.msg}"
+            raise UsageError(f"{where}: {fault}. Given: {raw}") from error
     if field.admits(bool) and raw.lower() in ("true", "false"):
         return raw.lower() == "true"
     for kind in (int, float):
@@ -139,20 +152,16 @@ def _from_words(field: Field, raw: Any, where: str) -> Any:
     return raw
 
 
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not valid JSON at character {error.pos + 1}: {error.msg}. Given: {text}") from error
-
-
-def _check_bounds(field: Field, value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _check_item(field: Field, item: Any, where: str) -> None:
+    choices = [str(choice) for choice in field.metadata.get("choices", ())]
+    if choices and item is not None and item not in field.metadata["choices"]:
+        raise UsageError(f"{where}: {item!r} is not one of {', '.join(choices)}. {suggest(str(item), choices)}")
+    if isinstance(item, bool) or not isinstance(item, int | float):
         return
-    compare = {"ge": value.__ge__, "gt": value.__gt__, "le": value.__le__, "lt": value.__lt__}
+    compare = {"ge": item.__ge__, "gt": item.__gt__, "le": item.__le__, "lt": item.__lt__}
     for key, (words, _) in BOUNDS.items():
         if key in field.metadata and compare[key](field.metadata[key]) is not True:
-            raise UsageError(f"{where}: {value} is out of range; it must be {words} {field.metadata[key]}.")
+            raise UsageError(f"{where}: {item} is out of range; it must be {words} {field.metadata[key]}.")
 
 
 def describe(field: Field) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
-from types import ModuleType
 from typing import Any, TypeVar
 
 import pluggy
 
-from . import external, hookspecs
+from . import external_plugins as external
+from . import hookspecs
 from .errors import AmbiguousComponent, PluginError, UnknownComponent, UsageError, suggest
 from .specs import KINDS, Ref, Spec
 
@@ -45,6 +45,8 @@ class PluginManager:
         self.strict = strict
         self.disabled = set(disabled)
         self.plugins: dict[str, Plugin] = {}
+        self.flags: dict[tuple[str, ...], Any] = {}
+        """What ``config.flags_of`` found, by roles."""
         self._specs: dict[str, list[tuple[str, Spec]]] = {}
 
     def load_installed(self) -> None:
@@ -60,7 +62,7 @@ class PluginManager:
             if entry.name in self.disabled or entry.name in self.plugins or entry.dist is None:
                 continue
             row = Plugin(entry.name, entry.dist.name, entry.dist.version)
-            with self._guard(row, "loading", fatal=False):
+            with self.guard(row, "loading", fatal=False):
                 if len(owners[entry.name]) > 1:
                     both = " and ".join(sorted(owners[entry.name]))
                     raise UsageError(f"{both} both install a plugin of this name; uninstall one of them.")
@@ -75,15 +77,14 @@ class PluginManager:
         """Load files, folders or dotted modules that the user named: errors are fatal."""
         for reference in references:
             module = external.add(reference)
-            name = module.rpartition(".")[2] if module.startswith(external.__name__ + ".") else module
+            name = module.rpartition(".")[2] if module.startswith(external.PACKAGE + ".") else module
             if name in self.plugins and self.plugins[name].error is None:
                 if self.plugins[name].external:
                     continue
                 raise UsageError(f"--external_plugins {reference}: plugin {name!r} is installed; rename the file.")
-            row = Plugin(name, reference, external=True)
-            row.sha256 = external.digest(reference) if os.path.exists(reference) else ""
+            row = Plugin(name, reference, external=True, sha256=external.loaded.get(module, ""))
             try:
-                with self._guard(row, "loading", fatal=True):
+                with self.guard(row, "loading", fatal=True):
                     self._register(row, importlib.import_module(module))
                     if not row.hooks:
                         raise UsageError("it implements no hook; is @hookimpl missing?")
@@ -94,7 +95,7 @@ class PluginManager:
     def add(self, name: str, plugin: object, origin: str = "code", version: str = "") -> None:
         """Register a module or object that is at hand; errors are fatal."""
         row = Plugin(name, origin, version)
-        with self._guard(row, "loading", fatal=True):
+        with self.guard(row, "loading", fatal=True):
             self._register(row, plugin)
 
     def _register(self, row: Plugin, plugin: object) -> None:
@@ -107,15 +108,16 @@ class PluginManager:
             raise
         row.hooks = sorted(caller.name for caller in self.pm.get_hookcallers(plugin) or ())
         self._specs.clear()
+        self.flags.clear()
 
     def _check_hook_names(self, plugin: object) -> None:
         known = [name for name in vars(hookspecs) if name.startswith(("provide_", "on_"))]
-        for name in dir(plugin) if isinstance(plugin, ModuleType) else ():
+        for name in dir(plugin):
             if name not in known and self.pm.parse_hookimpl_opts(plugin, name) is not None:
                 raise UsageError(f"there is no hook {name!r}. {suggest(name, known, listed='Hooks')}")
 
     @contextmanager
-    def _guard(self, row: Plugin, phase: str, *, fatal: bool) -> Iterator[None]:
+    def guard(self, row: Plugin, phase: str, *, fatal: bool) -> Iterator[None]:
         """Time a phase, attribute its error to a plugin, and quarantine or re-raise."""
         self.plugins[row.name] = row
         start = time.perf_counter()
@@ -136,7 +138,7 @@ class PluginManager:
             found: list[tuple[str, Spec]] = []
             for impl in getattr(self.pm.hook, hook).get_hookimpls():
                 row = self.plugins[impl.plugin_name]
-                with self._guard(row, f"running {hook}()", fatal=False):
+                with self.guard(row, f"running {hook}()", fatal=False):
                     found += [(row.name, spec) for spec in _checked(impl.function(), kind)]
             self._specs[kind.kind] = sorted(found, key=lambda pair: (pair[1].name, pair[0]))
         return self._specs[kind.kind]  # type: ignore[return-value]
@@ -190,8 +192,8 @@ class PluginManager:
 def _checked(specs: Iterable[Any] | None, kind: type[Spec]) -> list[Any]:
     found = list(specs or ())
     for spec in found:
-        if not isinstance(spec, kind):
-            raise UsageError(f"it yields {spec!r}, which is not a {kind.__name__}.")
+        if not isinstance(spec, kind) or not isinstance(spec.name, str) or not spec.name:
+            raise UsageError(f"it yields {spec!r}, which is not a {kind.__name__} with a name.")
     names = [spec.name for spec in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"it yields {kind.label} {twice[0]!r} twice; rename one of them.")
@@ -202,6 +204,8 @@ def _check_requirement(line: str, who: str) -> None:
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
+    if requirement.marker and not requirement.marker.evaluate():
+        return
     try:
         have = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -209,14 +213,6 @@ def _check_requirement(line: str, who: str) -> None:
     if not have or not requirement.specifier.contains(have, prereleases=True):
         state = f"{have} is installed" if have else "it is not installed"
         raise UsageError(f"{who} needs {line}, but {state}: pip install '{line}'")
-
-
-def open_manager(disabled: Iterable[str], strict: bool, references: Iterable[str]) -> PluginManager:
-    """Load what is installed, and what the user and the environment name."""
-    manager = PluginManager(disabled=disabled, strict=strict)
-    manager.load_installed()
-    manager.load_external(*references, *external.references())
-    return manager
 
 
 def kinds(name: str | type[S]) -> type[Spec]:

@@ -13,10 +13,9 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class Span:
-    """A piece of a rendered conversation. Spans follow one another without gap and cover all of it.
+    """A piece of a rendered conversation, all of which spans cover. ``generated``: the model itself writes it.
 
-    ``role``: system, user, assistant, tool, or empty for what belongs to none. ``generated``: the model writes it.
-    ``message``: index in ``messages``, -1 for none. ``last_round``: it stands after the last user message.
+    ``message``: index in ``messages``, or -1. ``last_round``: it stands after the last user message.
     """
 
     text: str
@@ -34,7 +33,6 @@ class Encoded:
     labels: list[int]
     token_weights: list[float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    """Columns that losses and metrics asked for (``channel``, ``label``, ...)."""
 
     @property
     def length(self) -> int:

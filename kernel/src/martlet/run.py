@@ -1,23 +1,32 @@
-"""What a component is handed: configuration, other components by name, and the record of the run."""
+"""What a component is handed, the ``Run``; and its record.
+
+``run.json`` says what was used and where each value came from, ``args.json`` holds the values alone.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import platform
 import random
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .config import Config, Selected
 from .errors import MartletError, PluginError, UsageError
 from .manager import PluginManager, kinds
-from .record import Record
-from .specs import Spec
+from .sources import Origin
+from .specs import KINDS, Spec
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,86 @@ class Process:
         return cls(rank, local, max(world, 1), "rank" if world > 1 else "main")
 
 
+class Record:
+    """Facts of one run. Written once the run has a folder, and again whenever a fact is added."""
+
+    def __init__(self, config: Config, process: Process) -> None:
+        self.config, self.process = config, process
+        self.components: list[dict[str, str]] = []
+        self.notes: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self.folder: Path | None = None
+        self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self.ended: dict[str, str] | None = None
+
+    def component(self, kind: str, name: str, plugin: str) -> None:
+        """Note that a component was used."""
+        self.components.append({"kind": kind, "name": name, "plugin": plugin})
+        self.save()
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting but secrets: what ``args.json`` holds."""
+        secret = {flag.name for flag in self.config.flags if flag.field.metadata.get("secret")}
+        return {name: value for name, value, _ in self._named() if name not in secret}
+
+    def _named(self) -> list[tuple[str, Any, Origin]]:
+        names = [flag.name for flag in self.config.flags]
+        return [(f.name if names.count(f.name) == 1 else f.key, value, origin) for f, value, origin in self.config]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds."""
+        names = self.config.participants() | {row["plugin"] for row in self.components}
+        rows = [row for name, row in sorted(self.config.manager.plugins.items()) if name in names]
+        shown = self.values()
+        settings = {name: {"value": shown.get(name, "***"), "origin": str(o)} for name, _, o in self._named()}
+        given = self.config.options.items()
+        options = {f"{KINDS[kind].label}.{name}.{key}": v for (kind, name), many in given for key, v in many.items()}
+        plugins = [{"name": r.name, "origin": r.origin, "version": r.version, "sha256": r.sha256} for r in rows]
+        return {
+            "format": 1,
+            "command": self.config.command.name,
+            "started": self.started,
+            "ended": self.ended,
+            "plugins": plugins,
+            "components": sorted(self.components, key=lambda row: (row["kind"], row["name"])),
+            "settings": settings,
+            "options": options,
+            "libraries": _versions(LIBRARIES),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "world_size": self.process.world_size,
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write both files for the first time."""
+        self.folder = folder
+        write_json(folder / "args.json", self.values())
+        self.save()
+
+    def save(self) -> None:
+        if self.folder is not None:
+            write_json(self.folder / "run.json", self.facts())
+
+    def end(self, error: BaseException | None) -> None:
+        """Note what ended the run."""
+        outcome = "completed" if error is None else f"{type(error).__name__}: {error}"
+        self.ended = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "outcome": outcome}
+        self.save()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: dist.version for name in names for dist in metadata.distributions(name=name)}
+
+
 @contextmanager
 def blame(plugin: str, phase: str) -> Iterator[None]:
     """Turn an accident into a ``PluginError`` that names the plugin; let our own errors through."""
@@ -51,7 +140,13 @@ def blame(plugin: str, phase: str) -> Iterator[None]:
 def start_worker(hooks: list[Callable[..., None]], process: Process, worker_id: int) -> None:
     """Tell plugins that a data worker has started; loads no plugin."""
     for hook in hooks:
-        hook(process=process)
+        notify(hook, process=process)
+
+
+def notify(hook: Callable[..., None], **facts: Any) -> None:
+    """Call a hook with those facts that it declares."""
+    wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
+    hook(**{name: value for name, value in facts.items() if name in wanted})
 
 
 class Run:
@@ -142,14 +237,15 @@ class Run:
     def emit(self, event: str, **facts: Any) -> None:
         """Tell the participating plugins of an event. Their errors name them."""
         for plugin, hook in self.manager.implementations(event, self.config.participants()):
-            wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
             with blame(plugin, f"running {event}()"):
-                hook(**{name: value for name, value in facts.items() if name in wanted})
+                notify(hook, **facts)
 
     def execute(self) -> Any:
         """Run the command's target between the events, and close the record with what ended it."""
-        random.seed(self.seed)
         target = self.manager.build(self.config.command)
+        if self.config.command.raw:
+            return target(self)
+        random.seed(self.seed)
         self.emit("on_process_start", process=self.process)
         self.emit("on_config", config=self.config)
         error: BaseException | None = None

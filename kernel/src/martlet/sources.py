@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,16 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
     """Return key -> (value, line). Safe loader only; a fault is a ``ConfigError`` with file and line."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads 1e-5 as the number it is."""
+
+    number = re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+.0123456789"])
+    line = 1
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
-        if node is None:
+        if node is None or node.tag == "tag:yaml.org,2002:null":
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: it must hold `flag: value` lines.")
@@ -56,16 +63,20 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
                 raise ConfigError(f"{path}:{line}: {key!r} stands twice (first in line {found[key][1]}); remove one.")
             found[key] = (loader.construct_object(value_node, deep=True), line)
         return found
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: not UTF-8 text ({error}).") from error
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}).") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {_yaml_fault(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}:{line}: {error}.") from error
 
 
 def _yaml_fault(error: Exception) -> str:
-    problem = str(getattr(error, "problem", None) or error)
+    problem = str(getattr(error, "problem", None) or error).splitlines()[0]
     if "\\t" in problem:
         return "a tab; indent with spaces."
     if tag := re.search(r"constructor for the tag '([^']+)'", problem):
@@ -119,6 +130,7 @@ def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: st
     A flag may be written ``--flag=value`` and with hyphens. Never a prefix match.
     """
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser._negative_number_matcher = re.compile(r"^-(\d*\.?\d+(e[-+]?\d+)?|inf)$", re.IGNORECASE)
     for name, field in fields.items():
         if name == positional:
             parser.add_argument(name, nargs="*", default=argparse.SUPPRESS)
@@ -128,4 +140,9 @@ def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: st
             form = {"nargs": "*", "action": "extend"}
         parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name, **form)
     known, unknown = parser.parse_known_args(list(words))
-    return {name: value for name, value in vars(known).items() if name != positional or value}, unknown
+    values = vars(known)
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) == 1 and value[0].startswith("["):
+            with suppress(json.JSONDecodeError):
+                values[name] = json.loads(value[0])
+    return {name: value for name, value in values.items() if name != positional or value}, unknown

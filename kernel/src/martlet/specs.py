@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from importlib import import_module
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 from .errors import UsageError, suggest
 
@@ -29,6 +29,7 @@ def load(ref: Ref) -> Any:
     return attrgetter(attribute)(import_module(module))
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclass(frozen=True)
 class Spec:
     """A named component. Everything but ``target`` is known without importing it."""
@@ -42,6 +43,7 @@ class Spec:
         super().__init_subclass__(**more)
         cls.label = label or re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
         cls.kind = kind or f"{cls.label}s"
+        dataclass(frozen=True, kw_only=True)(cls)
 
     name: str
     target: Ref | None = None
@@ -85,13 +87,8 @@ class Spec:
         return shape(**{n: parse(known[n], v, f"{where}.{n}") if known else v for n, v in given.items()})
 
 
-@dataclass(frozen=True, kw_only=True)
 class Command(Spec):
-    """A subcommand; a name may have two words.
-
-    Target: ``(run: Run) -> result``. An int is the exit status; anything else is what ``martlet.run`` returns.
-    Selected by: the first words of the command line.
-    """
+    """A subcommand, of one or two words. Target: ``(run) -> result``; an int is the exit status."""
 
     roles: tuple[str, ...] = ()
     """Which argument groups it takes; ``base`` is always among them."""
@@ -103,14 +100,11 @@ class Command(Spec):
     """A field that takes the words before the first flag: ``plugin show NAME``."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Arguments(Spec, kind="arguments", label="group"):
-    """A group of flags.
+    """A group of flags. Target: a dataclass; a field is a flag, its annotation the parser, the literal behind it help.
 
-    Target: a dataclass. Each field is a flag, its annotation the parser, the literal behind it the help. ``metadata``
-    keys: ``component`` (kind whose names are its values), ``unset`` (name used for None), ``separator``, ``choices``,
-    ``ge``, ``gt``, ``le``, ``lt``, ``env``, ``path``, ``checkpoint``, ``restore``, ``secret``, ``important``.
-    Selected by: a command that takes one of its roles.
+    ``metadata``: ``component`` (kind whose names are its values), ``unset`` (name used for None), ``separator``,
+    ``choices``, ``ge gt le lt``, ``env``, ``path``, ``checkpoint``, ``restore``, ``secret``, ``important``.
     """
 
     roles: tuple[str, ...] = ()
@@ -123,12 +117,8 @@ class Arguments(Spec, kind="arguments", label="group"):
     """``(kind, name)`` of the components that read it; a warning says when none of them is used."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Model(Spec):
-    """A model family. Target: a ``ModelLoader`` class, or None for the ``default`` loader with these facts.
-
-    Selected by: ``--model_type``, else by checkpoint id, else by ``config.json``.
-    """
+    """A model family. Target: a loader class. Selected by: ``--model_type``, checkpoint id or ``config.json``."""
 
     template: str = ""
     """Name of the template that its checkpoints use, where they carry none themselves."""
@@ -138,22 +128,15 @@ class Model(Spec):
     """Class names, as ``config.json`` lists them."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelPatch(Spec, kind="model_patches"):
-    """A change to a model around its loading.
+    """A change around loading: ``before_load(config, kwargs, run)``, ``after_load(model, processor, run)``.
 
-    Target: an object with ``before_load(config, kwargs, run)`` and ``after_load(model, processor, run)``.
     Selected by: ``--model_patches a b``, applied in that order, or a flag (``enabled_by``).
     """
 
 
-@dataclass(frozen=True, kw_only=True)
 class Template(Spec):
-    """A chat template. Target: a ``Template`` class; most need only the declarative fields.
-
-    They are text in which ``{content}``, ``{system}`` and ``{bos}`` are replaced.
-    Selected by: ``--template``, else by the model.
-    """
+    """A chat template. Target: a class with ``bind``; most need only the fields, with ``{content}`` and the like."""
 
     prefix: str = ""
     """Before everything."""
@@ -168,11 +151,9 @@ class Template(Spec):
     stop_words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class LossScale(Spec):
-    """A rule that weights the tokens of a conversation in the loss.
+    """Token weights: ``(messages, spans) -> one weight a span``, or pieces ``(text, weight)`` that join to its text.
 
-    Target: ``(messages, spans) -> one weight a span``, or pieces ``(text, weight)`` that join to its text.
     Selected by: ``--loss_scale a+b``; chained left to right, weights multiply.
     """
 
@@ -180,12 +161,8 @@ class LossScale(Spec):
     """Decides which spans are trained on at all; a chain without one begins with ``default``."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dataset(Spec):
-    """A named dataset. Target: ``(row) -> row | list of rows | None`` (None drops it); no target: by its columns.
-
-    Selected by: ``--dataset name[:subset][#count]``.
-    """
+    """A named dataset. Target: ``(row) -> row | list of rows | None`` (None drops it); no target: by its columns."""
 
     source: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Scheme to id or path: ``{"hf": "org/name", "ms": "org/name"}`` or ``{"file": "/abs/rows.jsonl"}``."""
@@ -193,18 +170,16 @@ class Dataset(Spec):
     split: str = "train"
 
 
-@dataclass(frozen=True, kw_only=True)
 class DatasetSource(Spec):
-    """A place rows come from. Target: ``(path, *, subset, split, run) -> iterable of rows``.
+    """Where rows come from; its name is the scheme. Target: ``(path, *, subset, split, run) -> rows``.
 
-    A row may carry ``__line__``, from 1. Selected by: its name, the scheme in ``scheme::path``, or the file's ending.
+    A row may carry ``__line__``, from 1.
     """
 
     suffixes: tuple[str, ...] = ()
     """File endings it reads, with the dot."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Preprocessor(Spec):
     """A row converter that recognises a layout. Target: ``(row) -> row | list of rows | None``, pure."""
 
@@ -212,7 +187,6 @@ class Preprocessor(Spec):
     """Selected by: rows that have all columns of one of these sets."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Trainer(Spec):
     """A training loop, readable from top to bottom. Target: ``(run) -> TrainResult``. Selected by: its command."""
 
@@ -220,45 +194,33 @@ class Trainer(Spec):
     """Which losses ``--loss_type`` may name."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Tuner(Spec):
-    """A way to choose what is trained. Selected by: ``--tuner_type``.
-
-    Target: a class with ``apply(model, run)``, ``save(model, path)``, ``load(model, path)`` and maybe ``merge(model)``.
-    """
+    """What is trained. Target: a class with ``apply, save, load``, maybe ``merge``. Selected by: ``--tuner_type``."""
 
     mergeable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class Loss(Spec, kind="losses"):
-    """A loss function. Selected by: ``--loss_type``.
+    """A loss. Contract ``token``: ``(logits (N, V), labels (N,)) -> (N,)``, one a token, 0 where the label is -100.
 
-    Target, contract ``token``: ``(logits (N, V), labels (N,)) -> (N,)``, one loss a token, 0 where the label is -100.
-    The trainer weights, sums and divides by the supervised tokens of the whole optimizer step.
+    The trainer weights, sums and divides by the supervised tokens of the optimizer step. Selected by: ``--loss_type``.
     """
 
     contract: str = "token"
     """``token``, ``pair``, ``policy`` or ``embedding``."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Callback(Spec):
     """A class shaped like ``transformers.TrainerCallback``. Selected by: ``--callbacks a b``, in that order."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Reward(Spec):
-    """A reward function. Target: ``(completions: list[str], **columns) -> list[float | None]``.
-
-    ``columns`` are the dataset's; accept ``**columns``, so that new ones never break it.
-    """
+    """A reward: ``(completions, **columns) -> list of float | None``; accept ``**columns``, new ones may come."""
 
     columns: tuple[str, ...] = ()
     """Dataset columns it cannot do without; checked before the run starts."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Engine(Spec):
     """An inference engine. Target: an ``Engine`` class. Selected by: ``--infer_backend``."""
 
@@ -266,12 +228,8 @@ class Engine(Spec):
     """Capabilities: ``stream``, ``lora``, ``logprobs``, ``attach``, ..."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Hub(Spec):
-    """A model and dataset hub. Selected by: ``--hub``, or its name as the scheme in ``scheme::id``.
-
-    Target: a class with ``download(id, kind, revision, run)`` and ``upload(folder, id, ...)``.
-    """
+    """A hub. Target: a class with ``download`` and ``upload``. Selected by: ``--hub``, or as ``scheme::id``."""
 
 
 KINDS: dict[str, type[Spec]] = {cls.kind: cls for cls in Spec.__subclasses__()}
