@@ -82,6 +82,10 @@ def test_an_unknown_setting_suggests_the_nearest(echo, name, nearest):
         martlet.run("echo", external_plugins=[echo], **{name: "a"})
 
 
+def test_one_option_needs_no_list(demo):
+    assert martlet.run("demo", external_plugins=[demo], set="demo.steps=3")["steps"]["value"] == 3
+
+
 def test_an_unknown_command_suggests_the_nearest(echo):
     with pytest.raises(UnknownComponent, match=r"'ecko'.*Did you mean echo"):
         martlet.run("ecko", external_plugins=[echo])

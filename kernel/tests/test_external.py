@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -88,10 +90,11 @@ def test_a_file_may_have_any_name(plugin, python, stem):
     """Its module becomes an attribute of ``martlet.external``, which has names of its own."""
     program = """
         import sys, martlet
-        for path in sys.argv[1:]:
-            print(martlet.get("rewards", "brevity", external_plugins=[path]).__module__)
+        for path, name in zip(sys.argv[1::2], sys.argv[2::2]):
+            print(martlet.get("rewards", name, external_plugins=[path]).__module__)
     """
-    result = python(program, plugin(stem, REWARD), plugin("other", REWARD))
+    words = [plugin(stem, REWARD), f"{stem}::brevity", plugin("other", REWARD), "other::brevity"]
+    result = python(program, *words)
     assert result.stdout.split() == [f"martlet.external.{stem}", "martlet.external.other"], result.stderr
 
 
@@ -274,6 +277,14 @@ def test_a_checkpoint_never_causes_an_import_but_its_plugins_are_shown(plugin, c
     assert result.code == 0
     assert not marker.exists()
     assert f"--external_plugins {path}" in result.err
+
+
+def test_what_a_checkpoint_wants_pasted_cannot_smuggle_a_command(cli, demo, tmp_path):
+    evil = ["rewards.py; touch owned", "$(touch owned)", "two words.py", "--debug"]
+    tmp_path.joinpath("args.json").write_text(json.dumps({"external_plugins": evil}))
+    said = cli("demo", "--external_plugins", demo, "--checkpoint", tmp_path, "--load_args").err
+    pasted = shlex.split(said[said.index("--external_plugins") :].splitlines()[0])
+    assert pasted == ["--external_plugins", *evil] or not any(word in said for word in evil)
 
 
 def test_nothing_in_the_working_directory_is_imported_by_itself(plugin, cli, demo, monkeypatch, tmp_path):

@@ -139,7 +139,7 @@ def test_the_stranger_is_reached_by_its_group(shared):
     run = martlet.prepare("pour", external_plugins=shared(), depth=5, set=["stranger.depth=6"])
     values = {flag.key: value for flag, value, _ in run.config}
     assert (values["pour.depth"], values["stranger.depth"]) == (5, 6)
-    assert str(run.config.origin("stranger.depth")) == "command line (--set stranger.depth)"
+    assert str(run.config.origin("stranger.depth")) == "code (--set stranger.depth)"
 
 
 def test_an_own_switch_stays_a_switch_whatever_the_stranger_made_of_it(cli, plugin):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from importlib import resources
 
 import pytest
 
@@ -111,8 +113,8 @@ def test_a_secret_default_from_the_environment_is_not_shown(page, monkeypatch):
     assert "hunter2" not in page("--help", "all")
 
 
-def test_an_unknown_flag_of_a_distribution_that_is_not_installed_gives_the_pip_line(refused, demo, monkeypatch):
-    from martlet import cli as pages
-
-    monkeypatch.setattr(pages.json, "loads", lambda text: {"beam_width": "martlet-search"})
-    assert "pip install martlet-search" in refused("demo", "--external_plugins", demo, "--beam_width", "3")
+def test_an_unknown_flag_of_a_distribution_that_is_not_installed_gives_the_pip_line(refused, demo):
+    known = json.loads(resources.files("martlet").joinpath("known_flags.json").read_text(encoding="utf-8"))
+    flag, owner = sorted(known.items())[0]
+    said = refused("demo", "--external_plugins", demo, f"--{flag}", "3")
+    assert f"--{flag}" in said and f"pip install {owner}" in said

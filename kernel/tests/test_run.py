@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 
 import pytest
 
 import martlet
-from martlet import MartletError, UsageError
+from martlet import UsageError
 
 
 @pytest.fixture

@@ -202,6 +202,32 @@ def test_a_file_may_set_options_of_a_component(cli, demo, plugin, file):
     assert '"steps": {"value": 3' in result.out
 
 
+def test_one_option_needs_no_list(settings, file):
+    assert settings("--config", file("set: demo.steps=3\n"))["steps"]["value"] == 3
+
+
+@pytest.mark.parametrize("text", ["set: 5\n", "set: [5]\n", "set: {demo.steps: 3}\n", "set: demo.steps\n"])
+def test_a_malformed_option_is_refused_by_name(refused, demo, file, text):
+    assert "set" in refused("demo", "--external_plugins", demo, "--config", file(text))
+
+
+def test_settings_of_the_command_line_win_over_options_of_a_file(settings, file):
+    path = file("set: [demo.steps=3, demo.rate=0.5]\n")
+    found = settings("--config", path, "--steps", 4, "--set", "demo.rate=0.6")
+    assert (found["steps"]["value"], found["rate"]["value"]) == (4, 0.6)
+
+
+def test_a_file_is_refused_for_another_command_than_its_own(refused, file, demo):
+    said = refused("demo", "--external_plugins", demo, "--config", file("command: demo twice\n"))
+    assert "run.yaml:1" in said and "demo twice" in said
+
+
+def test_a_file_with_a_command_works_from_code_too(demo, file):
+    path = str(file("command: demo\nset: [demo.steps=3]\nlabel: mine\n"))
+    found = martlet.run("demo", external_plugins=[demo], config=[path])
+    assert (found["steps"]["value"], found["label"]["value"]) == (3, "mine")
+
+
 def test_a_file_may_name_a_flag_by_its_group_or_is_refused(cli, demo, file):
     result = cli("demo", "--external_plugins", demo, "--config", file("demo.steps: 3\n"))
     assert result.code == 2 or result.json["steps"]["value"] == 3

@@ -19,7 +19,8 @@ def test_it_has_its_own_pages_tests_and_types(distribution):
     folder, package = distribution.folder, distribution.package
     wanted = [folder / "README.md", folder / "CHANGELOG.md", package / "__init__.py", package / "py.typed"]
     assert [distribution.place(file) for file in wanted if not file.is_file()] == []
-    assert len(folder.joinpath("README.md").read_text(encoding="utf-8").splitlines()) >= 10
+    readme = folder.joinpath("README.md").read_text(encoding="utf-8").splitlines()
+    assert len(readme) >= 10, f"{distribution.place(wanted[0])}: {len(readme)} lines say too little"
     assert re.search(
         rf"^## {re.escape(distribution.project['version'])}\b", folder.joinpath("CHANGELOG.md").read_text(), re.M
     )

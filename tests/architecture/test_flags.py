@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,17 +19,23 @@ def read_words(repository) -> set[str]:
     words: set[str] = set()
     for distribution in repository.distributions.values():
         for file, tree in distribution.sources.items():
-            declared = (
-                {id(n) for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for n in c.body}
-                if "args" in file.stem
-                else set()
-            )
             for node in ast.walk(tree):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     words.add(node.attr)
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in declared:
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "args" not in file.stem:
                     words.add(node.value)
-    return words
+    return words | handed_over(repository)
+
+
+def handed_over(repository) -> set[str]:
+    """Fields of ``TrainingArguments``, where flags of equal name are handed to it together; it is not imported."""
+    sources = [tree for item in repository.distributions.values() for tree in item.sources.values()]
+    place = importlib.util.find_spec("transformers")
+    if place is None or not any("fields(TrainingArguments)" in ast.unparse(tree) for tree in sources):
+        return set()
+    tree = ast.parse(Path(str(place.origin)).with_name("training_args.py").read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"]
+    return {ast.unparse(node.target) for node in classes[0].body if isinstance(node, ast.AnnAssign)}
 
 
 def groups(repository, distribution):

@@ -22,7 +22,17 @@ def install(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_wheels(Path(folder))
         wanted = list(dict.fromkeys([f"martlet-{name}", "martlet-sdk[tiny]"]))
-        command = ["pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), "--find-links", folder, "--upgrade", *wanted]
+        command = [
+            "pip",
+            "install",
+            "-q",
+            "-c",
+            str(ROOT / "constraints.txt"),
+            "--find-links",
+            folder,
+            "--upgrade",
+            *wanted,
+        ]
         subprocess.run([sys.executable, "-m", *command], check=True)
 
 

@@ -25,9 +25,23 @@ def main(sources: str) -> None:
     print(command("plugin", "list"))
     command("plugin", "doctor")
     model = save_tiny_model(Path("model"))
-    rows = [{"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": str(n)}]} for n in range(8)]
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": str(n)}]}
+        for n in range(8)
+    ]
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ["--model", str(model), "--dataset", "rows.jsonl", "--max_steps", "2", "--output_dir", "out", "--add_version", "false"]
+    words = [
+        "--model",
+        str(model),
+        "--dataset",
+        "rows.jsonl",
+        "--max_steps",
+        "2",
+        "--output_dir",
+        "out",
+        "--add_version",
+        "false",
+    ]
     command("sft", *words)
     print(command("merge-lora", "--adapters", "out/checkpoint-2"))
     answer = command("infer", "--model", "out/checkpoint-2-merged", "--max_new_tokens", "4", stdin="Say 3\n/exit\n")

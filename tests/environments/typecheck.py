@@ -16,7 +16,9 @@ def main() -> int:
             files += [str(path) for path in source.glob("*") if path.is_dir()]
         elif source.is_dir():
             files += [str(path) for path in source.glob("*/*.py") if path.name in ("plugin.py", "args.py")]
-    return subprocess.run([sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", *files], check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", *files], check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -50,8 +50,7 @@ def prepare(command: str = "", *, roles: Sequence[str] = (), **settings: Any) ->
     """Resolve settings without running anything, for a command or for argument groups by their roles."""
     manager, files = load_plugins(settings)
     spec = manager.find(Command, command)[1] if command else Command("session", print, roles=tuple(roles))
-    layer = {name: (value, Origin("code")) for name, value in settings.items() if name != "set"}
-    return Run(resolve(spec, manager, files, layer, settings.get("set", ())))
+    return Run(resolve(spec, manager, files, {name: (value, Origin("code")) for name, value in settings.items()}))
 
 
 def get(kind: str, name: str, **settings: Any) -> Any:

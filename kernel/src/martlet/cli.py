@@ -113,9 +113,6 @@ def run_words(words: list[str]) -> Any:
 
 def make_run(command: Command, manager: PluginManager, rest: list[str], layer: Raw) -> Run:
     """Resolve the words behind a command."""
-    wanted, origin = layer.pop("command", (command.name, None))
-    if wanted != command.name:
-        raise UsageError(f"{origin.detail if origin else ''}: this file is for {wanted}, not for {command.name}.")
     if command.raw:
         return Run(resolve(command, manager, {}, {}), words=rest)
     flags = flags_of(command, manager)
@@ -125,9 +122,8 @@ def make_run(command: Command, manager: PluginManager, rest: list[str], layer: R
     lenient = given.get("ignore_args_error", layer.get("ignore_args_error", (False,))[0])
     while unknown:
         _refuse_words(command, unknown, list(fields), lenient in (True, "true"))
-    line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items() if name != "set"}
-    sets = [*layer.pop("set", ((),))[0], *given.get("set", ())]
-    config = resolve(command, manager, layer, line, sets)
+    line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items()}
+    config = resolve(command, manager, layer, line)
     log = logging.getLogger("martlet")
     log.setLevel(str(config.value("log_level")).upper())
     if not log.handlers:

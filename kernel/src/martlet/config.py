@@ -7,7 +7,8 @@ configuration files, environment, command line (or code). What is still None may
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from copy import copy
 from itertools import permutations
 from pathlib import Path
@@ -129,14 +130,12 @@ def flags_of(command: Command, manager: PluginManager) -> list[Flag]:
     return list(manager.flags[command.roles])
 
 
-def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw, sets: Iterable[str] = ()) -> Config:
+def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw) -> Config:
     """Build the configuration from what configuration files and the command line (or code) give."""
     config = Config(command, manager, flags_of(command, manager))
     given = _parsed(config, files)
     given |= {f.key: v for f in config.flags if (v := environment(f.field))}
     given |= _parsed(config, line)
-    for text in sets:
-        _apply_set(config, text, given)
     defaults = _defaults(config)
     restored = _restored(config, {**defaults, **given})
     defaults |= _component_defaults(config, {**defaults, **restored, **given})
@@ -153,13 +152,20 @@ def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw, set
 
 
 def _parsed(config: Config, raw: Raw) -> dict[str, Given]:
-    found = {}
-    for name, (value, origin) in raw.items():
-        where = f"{origin.detail}: {name}" if origin.source == "config" else origin.detail or f"--{name}"
+    found: dict[str, Given] = {}
+    for name, (value, origin) in sorted(raw.items(), key=lambda item: item[0] == "set"):
+        if name == "command" and origin.source == "config":
+            if value != config.command.name:
+                raise UsageError(f"{origin.detail}: this file is for {value}, not for {config.command.name}.")
+            continue
+        shown = name if name.isprintable() else repr(name)
+        where = f"{origin.detail}: {shown}" if origin.source == "config" else origin.detail or f"--{shown}"
         flag = config.flag(name, where)
         if origin.source == "config":
             value = relative_to(Path(origin.detail.rpartition(":")[0]).parent, flag.field, value)
         found[flag.key] = (parse(flag.field, value, where), origin)
+        for text in found[flag.key][0] if name == "set" else ():
+            _apply_set(config, text, found, origin)
     return found
 
 
@@ -195,8 +201,10 @@ def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
     for folder in reversed([path for path in paths if path.name and path.is_dir()]):
         recorded = read_args_json(folder)
         here = {os.path.abspath(item) for item in known["base.external_plugins"][0]}
-        if more := [str(item) for item in recorded.get("external_plugins") or () if os.path.abspath(item) not in here]:
-            text = f"{folder} was made with more plugins; to use them add --external_plugins {' '.join(more)}"
+        named = recorded.get("external_plugins")
+        more = [str(n) for n in (named if isinstance(named, list) else ()) if os.path.abspath(str(n)) not in here]
+        if more:
+            text = f"{folder} was made with more plugins; to use them add --external_plugins {shlex.join(more)}"
             config.warnings.append(text)
         for flag in config.flags:
             switch = config._bare.get(flag.group.restored_by)
@@ -266,7 +274,7 @@ def _warn_about_ignored(config: Config) -> None:
         config.warnings.append(f"--set {kinds(kind).label}.{name}: no flag chose it; its options may have no effect.")
 
 
-def _apply_set(config: Config, text: str, given: dict[str, Given]) -> None:
+def _apply_set(config: Config, text: str, given: dict[str, Given], origin: Origin) -> None:
     """``--set GROUP.FLAG=value``, or ``--set KIND.NAME.OPTION=value`` for a component's options."""
     path, equals, raw = text.partition("=")
     head, _, rest = path.partition(".")
@@ -276,7 +284,7 @@ def _apply_set(config: Config, text: str, given: dict[str, Given]) -> None:
     if not equals or not rest:
         raise UsageError(f"--set {text}: write --set GROUP.FLAG=value or --set KIND.NAME.OPTION=value.")
     if rest in flags:
-        given[path] = (parse(flags[rest].field, raw, f"--set {path}"), Origin("command line", f"--set {path}"))
+        given[path] = (parse(flags[rest].field, raw, f"--set {path}"), Origin(origin.source, f"--set {path}"))
     elif head in labels and dot:
         spec = config.manager.find(labels[head], name)[1]
         config.options.setdefault((spec.kind, spec.name), {})[option] = raw
