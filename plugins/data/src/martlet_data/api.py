@@ -1,0 +1,35 @@
+"""What other distributions may import from here.
+
+>>> from martlet_data.api import prepare, pack
+>>> prepared = prepare(run, template)          # reads --dataset, drops and counts bad rows, encodes the rest
+>>> prepared.train[0].input_ids                # numpy int32; .labels int32; .token_weights float32 or None
+>>> packs = pack(prepared.train.lengths, 4096) # packs[k]: indices of the samples that share one sequence
+
+Importing this module imports numpy, but neither torch nor pyarrow.
+"""
+
+from __future__ import annotations
+
+from .encoded import EncodedDataset, Sample
+from .ledger import DatasetLedger, Ledger, RowId
+from .load import Counts, Rows, count_rows, load_rows
+from .packing import Packs, pack
+from .prepare import Prepared, prepare
+from .rows import RowError
+
+__all__ = [
+    "Counts",
+    "DatasetLedger",
+    "EncodedDataset",
+    "Ledger",
+    "Packs",
+    "Prepared",
+    "RowError",
+    "RowId",
+    "Rows",
+    "Sample",
+    "count_rows",
+    "load_rows",
+    "pack",
+    "prepare",
+]

@@ -1,0 +1,165 @@
+"""``martlet data preview``: samples as the model will see them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from martlet.errors import UsageError
+from martlet.protocols import Encoded, Refused
+
+from .args import DataArguments, PreviewArguments
+from .ledger import RowId
+from .rows import LINE, Row, RowError
+from .selection import Part, bad_row, parts_of, shuffled
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from martlet.protocols import BoundTemplate
+    from martlet.run import Run
+
+IGNORED = -100
+
+
+@dataclass
+class Shown:
+    """One row, or why it cannot be used."""
+
+    id: RowId
+    encoded: Encoded | Refused
+    text: str = ""
+
+
+def main(run: Run) -> int:
+    """Print the first rows of each dataset. 0, or 1 when none of them can be used."""
+    data, wanted = run.config[DataArguments], run.config[PreviewArguments]
+    if not data.dataset and not data.val_dataset:
+        raise UsageError("data preview needs data: give --dataset FILE, a dataset's name or a hub id.")
+    parts = parts_of(run)
+    processor = run.one("models").load_processor(run)
+    template = run.one("templates").bind(processor, run)
+    used = 0
+    for part in parts:
+        for shown in _samples(run, part, template, processor, wanted.n):
+            if isinstance(shown.encoded, Encoded):
+                used += 1
+            elif data.strict:
+                raise bad_row(shown.id, shown.encoded.reason, shown.encoded.detail)
+            if wanted.json:
+                ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+                sys.stdout.write(json.dumps(_as_object(shown), ensure_ascii=ascii_only) + "\n")
+            else:
+                _print(shown, processor)
+    return 0 if used else 1
+
+
+def _samples(run: Run, part: Part, template: BoundTemplate, processor: Any, n: int) -> Iterator[Shown]:
+    role = "train" if len(part.train) else "eval"
+    drawn = shuffled(part.train if role == "train" else part.eval, run, role)
+    shown = 0
+    for index in drawn.tolist():
+        file = part.opened.files[int(part.opened.table.numbers(index))]
+        raw = part.opened.table.take([index])[0]
+        place = RowId(part.opened.label, file, raw.pop(LINE, index + 1))
+        for sample in _encode(part, raw, place, template, processor):
+            yield sample
+            shown += 1
+            if shown == n:
+                return
+
+
+def _encode(part: Part, raw: Row, place: RowId, template: BoundTemplate, processor: Any) -> list[Shown]:
+    try:
+        rows = part.opened.converter(raw)
+    except RowError as error:
+        return [Shown(place, Refused(error.reason, error.detail))]
+    found = []
+    for row, encoded in zip(rows, template.encode_batch(rows), strict=True):
+        text = "" if isinstance(encoded, Refused) else _text(row, encoded, template, processor)
+        found.append(Shown(place, encoded, text))
+    return found
+
+
+def _text(row: Row, encoded: Encoded, template: BoundTemplate, processor: Any) -> str:
+    """Return the rendered text where the tokens are just that, else (truncated rows) the tokens decoded."""
+    rendered = "".join(span.text for span in template.spans(row))
+    if list(processor(rendered, add_special_tokens=False)["input_ids"]) == list(encoded.input_ids):
+        return rendered
+    return _decode(processor, encoded.input_ids)
+
+
+def _decode(processor: Any, ids: Sequence[int]) -> str:
+    return str(processor.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _as_object(shown: Shown) -> dict[str, Any]:
+    place = {"dataset": shown.id.dataset, "file": shown.id.file, "line": shown.id.line}
+    if isinstance(shown.encoded, Refused):
+        return {"refused": shown.encoded.reason, "detail": shown.encoded.detail, **place}
+    one = shown.encoded
+    return {
+        "text": shown.text,
+        "input_ids": list(one.input_ids),
+        "labels": list(one.labels),
+        "token_weights": weights_of(one),
+        **place,
+    }
+
+
+def weights_of(one: Encoded) -> list[float]:
+    """Return the weight of every token: 0 where it is not supervised."""
+    if one.token_weights is not None:
+        return [float(weight) for weight in one.token_weights]
+    return [float(label != IGNORED) for label in one.labels]
+
+
+def pieces(one: Encoded, processor: Any) -> list[tuple[str, float]]:
+    """Split the decoded text where the weight changes. The pieces join to the whole text."""
+    weights = np.asarray(weights_of(one)) * (np.asarray(one.labels) != IGNORED)
+    bounds = [*(np.flatnonzero(np.diff(weights)) + 1).tolist(), len(weights)]
+    found, before, start = [], "", 0
+    for end in bounds:
+        text = _decode(processor, one.input_ids[:end])
+        grown = text.startswith(before)
+        piece = text[len(before) :] if grown else _decode(processor, one.input_ids[start:end])
+        found.append((piece, float(weights[start])))
+        before, start = text if grown else before + found[-1][0], end
+    return found
+
+
+def _print(shown: Shown, processor: Any) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    if isinstance(shown.encoded, Refused):
+        detail = f": {shown.encoded.detail}" if shown.encoded.detail else ""
+        console.rule(Text(str(shown.id)))
+        console.print(Text(f"refused, {shown.encoded.reason}{detail}", style="red"))
+        return
+    one = shown.encoded
+    supervised = sum(label != IGNORED for label in one.labels)
+    console.rule(Text(f"{shown.id}: {one.length} tokens, {supervised} supervised ({supervised / one.length:.0%})"))
+    console.print(_coloured(pieces(one, processor), colour=console.color_system is not None))
+
+
+def _coloured(found: Sequence[tuple[str, float]], *, colour: bool) -> Text:
+    """Mark supervised text green; without colours put it between ⟦ and ⟧. Other weights than 1 are said."""
+    from rich.text import Text
+
+    text = Text()
+    for piece, weight in found:
+        note = f"×{weight:g}" if weight not in (0, 1) else ""
+        if not weight:
+            text.append(piece, style="dim" if colour else "")
+        elif colour:
+            text.append(piece + note, style="bold green" if weight == 1 else "bold yellow")
+        else:
+            text.append(f"⟦{piece}⟧{note}")
+    return text

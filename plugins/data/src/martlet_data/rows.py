@@ -1,0 +1,93 @@
+"""Rows of a file, by number, and what says that one cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from martlet.errors import DataError
+
+Row = dict[str, Any]
+
+LINE = "__line__"
+"""Key under which a source gives a row's place in its file, from 1."""
+FAULT = "__fault__"
+"""Key under which a source says ``(reason, detail)`` of a row that it could not read."""
+
+
+class RowError(DataError):
+    """A row cannot be used. ``reason`` is a short stable word for the ledger, ``detail`` a sentence."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason, self.detail = reason, detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RowError, (self.reason, self.detail))
+
+
+class RowTable(Protocol):
+    """Rows that can be read by number. Pickles: workers read for themselves."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        """Return rows, each with its ``__line__``; one that cannot be read has ``__fault__`` instead of columns."""
+
+
+class Table:
+    """Base of tables: iterating over one gives all rows."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Row]:
+        for start in range(0, len(self), 512):
+            yield from self.take(range(start, min(start + 512, len(self))))
+
+
+class Held(Table):
+    """Rows in memory."""
+
+    def __init__(self, rows: list[Row], lines: Sequence[int] | None = None) -> None:
+        self.rows, self.lines = rows, lines
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        lines = self.lines
+        return [{LINE: lines[k] if lines else k + 1, **self.rows[k]} for k in indices]
+
+
+class Joined(Table):
+    """The rows of several tables, one after another."""
+
+    def __init__(self, tables: Sequence[RowTable]) -> None:
+        self.tables = tables
+        self._ends = np.cumsum([0, *(len(table) for table in tables)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def numbers(self, indices: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the number of the table that holds each row."""
+        return np.searchsorted(self._ends, np.asarray(indices), side="right") - 1
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        wanted = np.asarray(indices, np.int64)
+        numbers = self.numbers(wanted)
+        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(wanted)]
+        rows: list[Row] = []
+        for start, end in pairwise(bounds):
+            if start < end:
+                number = int(numbers[start])
+                rows += self.tables[number].take((wanted[start:end] - self._ends[number]).tolist())
+        return rows

@@ -1,0 +1,145 @@
+"""Parquet and Arrow files. pyarrow is imported when the first one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from martlet.errors import DataError
+
+from .rows import FAULT, LINE, Row, Table
+
+if TYPE_CHECKING:
+    from martlet.run import Run
+
+
+def read_parquet(path: str, *, subset: str, split: str, run: Run | None) -> ParquetTable:
+    """Return the rows of a Parquet file."""
+    return ParquetTable(Path(path))
+
+
+def read_arrow(path: str, *, subset: str, split: str, run: Run | None) -> ArrowTable:
+    """Return the rows of an Arrow IPC file or stream, memory-mapped."""
+    return ArrowTable(Path(path))
+
+
+class ParquetTable(Table):
+    """Rows of a Parquet file; one row group at a time is in memory. Pickles as its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = None
+        self._group: tuple[int, Any] = (-1, None)
+        meta = _guarded(path, self._open).metadata
+        sizes = [meta.row_group(k).num_rows for k in range(meta.num_row_groups)]
+        self._ends = np.cumsum([0, *sizes])
+        if not len(self):
+            raise DataError(f"{path} is empty; it must hold at least one row.")
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_group": (-1, None)}
+
+    def _open(self) -> Any:
+        if self._file is None:
+            import pyarrow.parquet  # type: ignore[import-untyped]
+
+            self._file = pyarrow.parquet.ParquetFile(self.path, memory_map=True)
+        return self._file
+
+    def _read_group(self, number: int) -> Any:
+        if self._group[0] != number:
+            self._group = (-1, None)
+            self._group = (number, _guarded(self.path, lambda: self._open().read_row_group(number, use_threads=False)))
+        return self._group[1]
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        groups = np.searchsorted(self._ends, indices, side="right") - 1
+        rows: list[Row] = []
+        for number in dict.fromkeys(groups.tolist()):
+            wanted = np.asarray(indices)[groups == number]
+            rows += _take(self._read_group(number), wanted - self._ends[number], wanted)
+        if not (np.diff(groups) >= 0).all():
+            by_line = {row[LINE]: row for row in rows}
+            rows = [dict(by_line[int(k) + 1]) for k in indices]
+        return rows
+
+
+class ArrowTable(Table):
+    """Rows of a memory-mapped Arrow file. Pickles as its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table: Any = None
+        if not len(self):
+            raise DataError(f"{path} is empty; it must hold at least one row.")
+
+    def __len__(self) -> int:
+        return int(_guarded(self.path, self._open).num_rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_table": None}
+
+    def _open(self) -> Any:
+        if self._table is None:
+            import pyarrow as pa
+
+            source = pa.memory_map(str(self.path))
+            try:
+                self._table = pa.ipc.open_file(source).read_all()
+            except pa.ArrowInvalid:
+                source.seek(0)
+                self._table = pa.ipc.open_stream(source).read_all()
+        return self._table
+
+    def take(self, indices: Sequence[int]) -> list[Row]:
+        places = np.asarray(indices, np.int64)
+        return _take(_guarded(self.path, self._open), places, places)
+
+
+def _guarded(path: Path, read: Any) -> Any:
+    """Call ``read``; turn what pyarrow raises about the file into ``DataError``."""
+    import pyarrow as pa
+
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: not a readable {path.suffix.lstrip('.').capitalize()} file ({first}).") from error
+
+
+def _take(table: Any, places: Any, numbers: Any) -> list[Row]:
+    """Return rows as dicts; a row that does not convert gets a fault of its own."""
+    import pyarrow as pa
+
+    if not len(places):
+        return []
+    first = int(places.min())
+    part = table.slice(first, int(places.max()) + 1 - first)
+    try:
+        part.validate(full=True)  # a damaged Arrow file is mapped as it is, and reading it would crash
+        if (np.diff(places) != 1).any():
+            wanted = pa.py_buffer((places - first).astype(np.int64).tobytes())
+            part = part.take(pa.Array.from_buffers(pa.int64(), len(places), [None, wanted]))  # pa.array imports pandas
+        rows = part.to_pylist()
+    except (pa.ArrowException, ValueError):
+        rows = [_one(table.slice(place, 1)) for place in places.tolist()]
+    for row, number in zip(rows, numbers.tolist(), strict=True):
+        row[LINE] = number + 1
+    return rows  # type: ignore[no-any-return]
+
+
+def _one(part: Any) -> Row:
+    import pyarrow as pa
+
+    try:
+        part.validate(full=True)
+        return part.to_pylist()[0]  # type: ignore[no-any-return]
+    except (pa.ArrowException, ValueError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "malformed row"
+        return {FAULT: (reason, str(error).partition("\n")[0])}

@@ -1,0 +1,219 @@
+"""Layouts and roles: what is recognised, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from martlet import DataError
+from martlet_data.api import RowError, load_rows
+from martlet_data.layouts import alpaca, messages, query_response, sharegpt, text
+from martlet_data.messages import standardise
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "data-formats.md"
+
+
+def page_examples():
+    """Yield (layout, row, standard row) of the reference page; a row without "becomes" stands for itself."""
+    for section in re.split(r"^### ", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1:]:
+        layout = re.match(r"`(\w+)`", section)
+        fences = re.findall(r"^```(json|standard)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+        for place, (kind, body) in enumerate(fences):
+            if kind == "json":
+                after = fences[place + 1] if place + 1 < len(fences) else ("json", "")
+                yield layout[1], json.loads(body), json.loads(after[1] if after[0] == "standard" else body)
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside this package")
+@pytest.mark.parametrize(("layout", "row", "standard"), list(page_examples()) if PAGE.exists() else [])
+def test_rows_of_the_reference_page_become_what_it_says(layout, row, standard, tmp_path, data_run):
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    found = load_rows(data_run(), [str(tmp_path / "rows.json")], keep_columns=True)
+    assert list(found) == [standard]
+    assert dict(found.ledger.datasets[0].layouts) == {layout: 1}
+
+
+@pytest.mark.parametrize(
+    ("function", "row"),
+    [
+        (messages, {"messages": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}),
+        (sharegpt, {"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+        (sharegpt, {"conversations": [{"from": "user", "value": "a"}, {"from": "bot", "value": "b"}]}),
+        (sharegpt, {"conversation": [{"human": "a", "assistant": "b"}]}),
+        (alpaca, {"instruction": "a", "output": "b"}),
+        (alpaca, {"instruction": "", "input": "a", "output": "b"}),
+        (alpaca, {"instruction": "a", "input": "", "output": "b", "system": None, "history": None}),
+        (query_response, {"query": "a", "response": "b"}),
+        (query_response, {"prompt": "a", "completion": "b"}),
+        (query_response, {"question": "a", "answer": "b"}),
+        (query_response, {"query": "a", "response": "b", "history": "[]", "system": ""}),
+        (
+            messages,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, chat("", "b")["messages"][1]]},
+        ),
+        (messages, {"messages": json.dumps(chat("a", "b")["messages"])}),
+    ],
+)
+def test_dialects_of_one_conversation(function, row):
+    assert function(row) == chat("a", "b")
+
+
+def test_a_row_for_inference_needs_no_answer():
+    assert alpaca({"instruction": "a"})["messages"] == query_response({"query": "a"})["messages"]
+    assert query_response({"query": "a"})["messages"] == [{"role": "user", "content": "a"}]
+
+
+def test_plain_text_is_one_assistant_message():
+    assert text({"text": "a", "id": 3}) == {"messages": [{"role": "assistant", "content": "a"}], "id": 3}
+    assert query_response({"response": "a"}) == text({"text": "a"})
+
+
+def test_parallel_calls_join_the_assistant_message_before_them():
+    call = {"role": "tool_call", "content": '{"name": "f", "arguments": {}}'}
+    row = {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "Two calls."}, call, call]}
+    found = messages(row)["messages"]
+    assert [m["role"] for m in found] == ["user", "assistant"]
+    assert (found[1]["content"], len(found[1]["tool_calls"])) == ("Two calls.", 2)
+
+
+def turns(*roles):
+    return {"messages": [{"role": role, "content": f"{role} speaks"} for role in roles]}
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ("user", "assistant"),
+        ("system", "user", "assistant", "user", "assistant"),
+        ("assistant",),
+        ("system", "developer", "user", "assistant", "assistant"),
+        ("assistant", "user", "assistant"),
+        ("user", "assistant", "tool", "tool", "assistant"),
+        ("user",),
+    ],
+)
+def test_orders_that_make_sense(roles):
+    assert [m["role"] for m in messages(turns(*roles))["messages"]] == list(roles)
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        (("user", "user", "assistant"), "message 2 (user) follows user"),
+        (("user", "assistant", "developer"), "message 3 (developer) follows assistant"),
+        (("user", "system", "assistant"), "message 2 (system) follows user"),
+        (("tool", "assistant"), "message 1 (tool) comes first"),
+        (("user", "tool", "assistant"), "message 2 (tool) follows user"),
+        (("user", "assistant", "tool", "user"), "message 4 (user) follows tool"),
+    ],
+)
+def test_roles_out_of_order_are_refused(roles, said):
+    with pytest.raises(RowError) as caught:
+        messages(turns(*roles))
+    assert (caught.value.reason, caught.value.detail) == ("roles out of order", said)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": []}, "no messages"),
+        ({"messages": None}, "bad messages"),
+        ({"messages": "[{"}, "bad messages"),
+        ({"messages": ["hello"]}, "bad messages"),
+        ({"messages": [{"content": "a"}]}, "unknown role"),
+        ({"messages": [{"role": "narrator", "content": "a"}]}, "unknown role"),
+        ({"messages": [{"role": ["user"], "content": "a"}]}, "unknown role"),
+        (chat("", "b"), "empty content"),
+        (chat("a", " \n "), "empty content"),
+        (chat("a", None), "empty content"),
+        (chat("a", 5), "bad content"),
+        (chat("a", {"text": "b"}), "bad content"),
+        (chat([{"type": "image", "image": "x.png"}], "b"), "bad content"),
+        (chat("a\ud800", "b"), "bad characters"),
+        ({**chat("a", "b"), "tools": "{"}, "bad tools"),
+        ({**chat("a", "b"), "tools": {"name": "f"}}, "bad tools"),
+        ({"messages": [{"role": "tool_call", "content": "f(x)"}]}, "bad tool call"),
+        ({"messages": [{"role": "tool_call", "content": "{}"}]}, "bad tool call"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "x"}]}]}, "bad tool call"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]}]}, "bad tool call"),
+    ],
+)
+def test_rows_that_no_template_could_render_are_refused(row, reason):
+    with pytest.raises(RowError) as caught:
+        messages(row)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("function", "row", "reason"),
+    [
+        (alpaca, {"instruction": "a", "output": None}, "empty content"),
+        (alpaca, {"instruction": 3, "output": "b"}, "bad content"),
+        (alpaca, {"instruction": 3, "input": "x", "output": "b"}, "bad content"),
+        (alpaca, {"instruction": "a", "input": 3, "output": "b"}, "bad content"),
+        (query_response, {"query": "a", "response": "b", "history": [["x"]]}, "bad history"),
+        (query_response, {"query": "a", "response": "b", "history": "x"}, "bad history"),
+        (text, {"text": ""}, "empty content"),
+        (text, {"text": 3}, "bad content"),
+    ],
+)
+def test_empty_and_non_string_cells_are_refused(function, row, reason):
+    with pytest.raises(RowError) as caught:
+        function(row)
+    assert caught.value.reason == reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "tool_calls", "name", "type", "text"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["messages", "conversations", "instruction", "query", "text", "tools"]), JSON))
+def test_any_row_is_standardised_or_refused_and_left_as_it_was(row):
+    before = json.dumps(row)
+    for function in (messages, sharegpt, query_response, text):
+        try:
+            found = function(row)
+        except RowError:
+            continue
+        assert standardise(found) == found
+        assert all(isinstance(m["content"], str) for m in found["messages"])
+    assert json.dumps(row) == before
+
+
+def test_columns_are_renamed_first(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text(json.dumps([{"Frage": "a", "Antwort": "b", "id": 7}]))
+    run = data_run(columns={"Frage": "query", "Antwort": "response"}, remove_unused_columns=False)
+    assert list(load_rows(run, [str(tmp_path / "rows.json")])) == [{**chat("a", "b"), "id": 7}]
+
+
+def test_a_column_that_no_row_has_is_said(chats, data_run):
+    run = data_run(columns={"Frage": "query"})
+    load_rows(run, [chats()])
+    assert run.record.warnings == ["--columns: no row has a column 'Frage'."]
+
+
+def test_unknown_columns_name_those_found_and_the_layouts(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text(json.dumps([{"Frage": "a", "Antwort": "b"}]))
+    with pytest.raises(DataError) as caught:
+        load_rows(data_run(), [str(tmp_path / "rows.json")])
+    for word in ("columns: Antwort, Frage", "conversations", "instruction + output", "--columns"):
+        assert word in str(caught.value)

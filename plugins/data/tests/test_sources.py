@@ -1,0 +1,258 @@
+"""Files in, rows out: every format, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from martlet import DataError
+from martlet_data.api import load_rows
+from martlet_data.lines import JsonLines
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+ROWS = [{"query": f"What is {k}?", "response": f"It is {k}, é 中 \U0001f426."} for k in range(7)]
+
+
+def write(path, rows):
+    """Write rows in the format that the ending says."""
+    match path.suffix:
+        case ".jsonl" | ".ndjson":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        case ".json":
+            path.write_text(json.dumps(rows), encoding="utf-8")
+        case ".csv":
+            with path.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+        case ".arrow":
+            table = pa.Table.from_pylist(rows)
+            with pa.ipc.new_stream(str(path), table.schema) as stream:
+                stream.write_table(table)
+    return str(path)
+
+
+def read(data_run, *references, **settings):
+    return load_rows(data_run(**settings), references)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "ndjson", "json", "csv", "parquet", "arrow"])
+def test_every_format_gives_the_same_rows(ending, tmp_path, data_run):
+    found = read(data_run, write(tmp_path / f"rows.{ending}", ROWS))
+    assert list(found) == [chat(row["query"], row["response"]) for row in ROWS]
+    first = 2 if ending == "csv" else 1
+    assert [one.line for one in found.ids] == list(range(first, first + 7))
+
+
+def test_nested_columns_of_parquet_lose_their_nulls(tmp_path, data_run):
+    rows = [chat("Hello?", "Yes."), chat("Weather?", "Rain.")]
+    rows[1]["messages"][1]["reasoning_content"] = "Look out of the window."
+    found = read(data_run, write(tmp_path / "rows.parquet", rows))
+    assert list(found) == rows
+
+
+def test_an_arrow_file_is_read_like_a_stream(tmp_path, data_run):
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(str(tmp_path / "rows.arrow"), table.schema) as file:
+        file.write_table(table)
+    assert len(read(data_run, str(tmp_path / "rows.arrow"))) == 7
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        ROWS,
+        {"version": "1.0", "data": ROWS},
+        {f"row-{k}": row for k, row in enumerate(ROWS)},
+    ],
+    ids=["array", "one array inside", "rows by name"],
+)
+def test_shapes_of_a_json_document(document, tmp_path, data_run):
+    (tmp_path / "rows.json").write_text(json.dumps(document, indent=1))
+    assert len(read(data_run, str(tmp_path / "rows.json"))) == 7
+
+
+def test_a_single_row_is_a_json_document(tmp_path, data_run):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    (tmp_path / "row.json").write_text(json.dumps({**ROWS[0], "tools": tools}))
+    assert read(data_run, str(tmp_path / "row.json"), remove_unused_columns=False)[0]["tools"] == tools
+
+
+def test_json_lines_may_be_named_json(tmp_path, data_run, write_jsonl):
+    write_jsonl(tmp_path / "rows.json", ROWS)
+    assert len(read(data_run, str(tmp_path / "rows.json"))) == 7
+
+
+def test_blank_lines_crlf_and_a_byte_order_mark_are_no_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n   \n\n{"a": 2}\r\n{"a": 3}')
+    found = JsonLines(tmp_path / "rows.jsonl").take([0, 1, 2])
+    assert [(row["__line__"], row["a"]) for row in found] == [(1, 1), (5, 2), (6, 3)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([b'{"a": 1}', b"", b"  ", b"\t", b"{", b"[1]", b'{"a": "\xff"}', b" {}"]), min_size=1))
+def test_each_line_that_is_not_blank_is_one_row_with_its_number(lines):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_bytes(b"\n".join(lines))
+        wanted = [number for number, line in enumerate(lines, 1) if line.strip()]
+        if not wanted:
+            with pytest.raises(DataError, match="is empty"):
+                JsonLines(path)
+            return
+        table = JsonLines(path)
+        assert [row["__line__"] for row in table] == wanted
+        backwards = range(len(table) - 1, -1, -1)
+        assert [row["__line__"] for row in table.take(backwards)] == wanted[::-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "detail"),
+    [
+        (b'{"query": "a", "response": }', "malformed JSON", "column 28"),
+        (b'{"query": "a"', "malformed JSON", "column 14"),
+        (b'["query", "response"]', "not an object", "holds a list"),
+        (b'{"query": "\xb0\xa1", "response": "b"}', "not UTF-8", "0xb0 at column 12"),
+        (b'{"query": "\\ud800", "response": "b"}', "bad characters", "U+D800"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "malformed JSON", "limit"),
+        (b"[" * 100_000, "malformed JSON", "recursion"),
+    ],
+)
+def test_a_bad_line_is_dropped_with_its_number(line, reason, detail, tmp_path, data_run, write_jsonl):
+    path = write_jsonl(tmp_path / "rows.jsonl", [ROWS[0], line, *ROWS[1:]])
+    found = read(data_run, str(path), max_dropped=0.5)
+    assert len(found) == 7
+    (dropped,) = found.ledger.rows
+    assert (dropped.reason, dropped.id.line, dropped.id.file) == (reason, 2, str(path))
+    assert detail in dropped.detail
+
+
+def test_strict_stops_at_the_first_bad_line(tmp_path, data_run, write_jsonl):
+    path = write_jsonl(tmp_path / "rows.jsonl", [*ROWS, "{", "}"])
+    with pytest.raises(DataError, match=r"rows\.jsonl:8: malformed JSON"):
+        read(data_run, str(path), strict=True)
+
+
+def test_csv_keeps_text_quotes_and_lines_within_a_cell(tmp_path, data_run):
+    text = 'query,response\n007,"He said ""no"",\nand left"\n\nlast,1.50\n'
+    (tmp_path / "rows.csv").write_text(text)
+    found = read(data_run, str(tmp_path / "rows.csv"))
+    assert list(found) == [chat("007", 'He said "no",\nand left'), chat("last", "1.50")]
+    assert [one.line for one in found.ids] == [2, 5]
+
+
+def test_csv_cells_may_hold_json(tmp_path, data_run):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    rows = [{"messages": json.dumps(chat("a", "b")["messages"]), "tools": json.dumps(tools)}]
+    found = read(data_run, write(tmp_path / "rows.csv", rows))
+    assert list(found) == [{**chat("a", "b"), "tools": tools}]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"only one", "wrong number of fields"),
+        (b'"a"b,c', "malformed CSV"),
+        (b"\xe9t\xe9,c", "not UTF-8"),
+    ],
+)
+def test_a_bad_csv_line_is_dropped_with_its_number(line, reason, tmp_path, data_run):
+    (tmp_path / "rows.csv").write_bytes(b"query,response\n1,2\n" + line + b"\n3,4\n")
+    found = read(data_run, str(tmp_path / "rows.csv"), max_dropped=0.5)
+    assert [(one.reason, one.id.line) for one in found.ledger.rows] == [(reason, 3)]
+    assert [one.line for one in found.ids] == [2, 4]
+
+
+def test_an_open_quote_names_the_line_where_it_opens(tmp_path, data_run):
+    (tmp_path / "rows.csv").write_text('query,response\n1,2\n3,"4\n5,6\n')
+    with pytest.raises(DataError, match=r"rows\.csv:3: a quote is opened here"):
+        read(data_run, str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty|not a readable"),
+        (bytes(range(256)) * 20, "is not text|not a readable"),
+        (b"PK\x03\x04" + b"x" * 100, "zip archive|not a readable"),
+    ],
+    ids=["empty", "garbage", "zip"],
+)
+def test_a_file_that_holds_no_rows_is_refused(ending, content, said, tmp_path, data_run):
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read(data_run, str(path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "json"])
+def test_another_encoding_is_named(ending, tmp_path, data_run):
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes('query,response\n{"query": "é"}\n'.encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-16"):
+        read(data_run, str(path))
+
+
+def test_a_fault_of_a_json_document_names_its_line(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text('[\n{"query": "a"},\n{"query": b}\n]')
+    with pytest.raises(DataError, match=r"rows\.json:3: not valid JSON at column 11"):
+        read(data_run, str(tmp_path / "rows.json"))
+
+
+def test_a_json_document_without_rows_is_refused(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match="no rows are found"):
+        read(data_run, str(tmp_path / "rows.json"))
+
+
+def test_a_truncated_parquet_file_is_refused(tmp_path, data_run):
+    path = tmp_path / "rows.parquet"
+    write(path, ROWS)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        read(data_run, str(path))
+
+
+def test_a_source_is_named_for_a_file_with_any_ending(tmp_path, data_run):
+    write(tmp_path / "rows.csv", ROWS)
+    (tmp_path / "rows.csv").rename(tmp_path / "rows.txt")
+    assert len(read(data_run, f"csv::{tmp_path / 'rows.txt'}")) == 7
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "arrow"])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.data())
+def test_a_damaged_file_gives_rows_that_add_up_or_an_error(ending, damage, data_run, tmp_path):
+    path = tmp_path / f"rows.{ending}"
+    whole = bytearray(Path(write(path, ROWS)).read_bytes())
+    for _ in range(damage.draw(st.integers(1, 4))):
+        place = damage.draw(st.integers(0, len(whole) - 1))
+        whole[place : place + damage.draw(st.integers(0, 3))] = damage.draw(st.binary(max_size=4))
+    path.write_bytes(whole)
+    try:
+        found = load_rows(data_run(max_dropped=1.0), [str(path)])
+    except DataError as error:
+        assert str(path) in str(error)
+        return
+    (ledger,) = found.ledger.datasets
+    assert ledger.balanced()
+    assert len(found) == ledger.used
+    assert all(isinstance(m["content"], str) for row in found for m in row["messages"])

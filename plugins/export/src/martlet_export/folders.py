@@ -1,0 +1,67 @@
+"""Write a folder whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from martlet import UsageError
+
+
+def check_target(target: Path, sources: Sequence[Path], *, replace: bool) -> None:
+    """Refuse a target that holds something else, or that the result is made from; ``UsageError``."""
+    where = target.resolve()
+    for source in sources:
+        inside = source.resolve()
+        if where == inside or where in inside.parents:
+            raise UsageError(f"--output_dir {target}: {source} is read from there; choose another folder.")
+    if not target.exists() and not target.is_symlink():
+        return
+    if not target.is_dir() or target.is_symlink():
+        raise UsageError(f"--output_dir {target}: it exists and is not a folder; choose another name.")
+    if not any(target.iterdir()):
+        return
+    if not replace:
+        raise UsageError(f"--output_dir {target}: it exists; add --exist_ok to replace it, or choose another folder.")
+    if not (target / "config.json").is_file():
+        raise UsageError(f"--output_dir {target}: it holds files but no model, so it is not replaced; choose another.")
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``target``; put it in its place when the block ends well, else remove it.
+
+    Readers see the old folder or the new one. Files are on the disk before the new one appears.
+    """
+    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+    except OSError as error:
+        raise UsageError(f"--output_dir {target}: cannot be written ({error.strerror or error}).") from error
+    try:
+        yield draft
+        for path in [*draft.rglob("*"), draft]:
+            _sync(path)
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.rename(old)
+        draft.rename(target)
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"--output_dir {target}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,119 @@
+"""ModelScope: its own client does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from martlet import MartletError
+
+from .args import HubArguments
+from .names import check_files, check_id, check_revision, superfluous
+from .reach import OFFLINE, unreachable
+
+if TYPE_CHECKING:
+    from martlet import Run
+
+NAME = "ModelScope"
+Kind = Literal["model", "dataset"]
+
+
+class ModelScope:
+    """Repositories of modelscope.cn, or of the server that MODELSCOPE_ENDPOINT names.
+
+    Honours MODELSCOPE_API_TOKEN, MODELSCOPE_CACHE and the login of its own command line.
+    """
+
+    def download(self, id: str, kind: Kind, revision: str | None, run: Run) -> Path:
+        """Return the folder of a repository in the client's cache, fetching what is missing.
+
+        Of a model's weights one format is fetched: safetensors, else torch files. ``MartletError`` where the hub does
+        not answer and the cache has no copy.
+        """
+        check_id(NAME, id, owner=True)
+        check_revision(revision)
+        api, where = _client(_token(run))
+        reason = unreachable(where)
+        if reason:
+            found = self.cached(id, kind, revision)
+            if found is None:
+                raise MartletError(f"{NAME} ({where}) cannot be reached: {reason}; {OFFLINE}.")
+            run.warn(f"{NAME} cannot be reached ({reason}); the copy of {id} that was downloaded before is used.")
+            return found
+        with _explained(id, kind, where):
+            return self._fetch(api, id, kind, revision)
+
+    def _fetch(self, api: Any, id: str, kind: Kind, revision: str | None) -> Path:
+        listed = [file for file in api.list_repo_files(id, kind, revision=revision) if not file.is_dir]
+        names = [file.path for file in listed]
+        # The client joins these names to its cache folder unchecked.
+        check_files(NAME, id, names)
+        unwanted = set(superfluous(names)) if kind == "model" else set()
+        wanted = [file for file in listed if file.path not in unwanted]
+        files = [{"Path": file.path, "Size": file.size, "Sha256": file.sha256} for file in wanted]
+        if not files:
+            raise MartletError(f"{NAME}: {kind} {id} has no files at revision {revision or 'master'}.")
+        return Path(api.download_repo(id, kind, revision=revision, file_list=files))
+
+    def cached(self, id: str, kind: Kind, revision: str | None) -> Path | None:
+        """Return the folder of a repository that was downloaded before, or None. Asks nobody."""
+        from modelscope_hub.errors import HubError
+
+        try:
+            found = Path(_client(None)[0].download_repo(id, kind, revision=revision, local_files_only=True))
+        except (HubError, OSError, ValueError):
+            return None
+        return found if found.is_dir() and any(found.iterdir()) else None
+
+    def upload(self, folder: Path, id: str, *, private: bool, message: str, run: Run) -> str:
+        """Push a model folder, creating the repository where there is none; return its address."""
+        check_id(NAME, id, owner=True)
+        api, where = _client(_token(run))
+        reason = unreachable(where)
+        if reason:
+            raise MartletError(f"{NAME} ({where}) cannot be reached: {reason}; {folder} was not uploaded.")
+        with _explained(id, "model", where):
+            if not api.repo_exists(id, "model"):
+                api.create_repo(id, "model", visibility="private" if private else "public")
+            api.upload_folder(id, "model", folder, commit_message=message, use_cache=False)
+        return f"{where}/models/{id}"
+
+
+def _client(token: str | None) -> tuple[Any, str]:
+    """Return the client, configured by the environment as it is now, and the address it talks to."""
+    from modelscope_hub import HubApi
+    from modelscope_hub.config import HubConfig
+
+    config = HubConfig(token=token)
+    return HubApi(config), str(config.endpoint)
+
+
+def _token(run: Run) -> str | None:
+    return run.config[HubArguments].hub_token if HubArguments in run.config else None
+
+
+@contextmanager
+def _explained(id: str, kind: Kind, where: str) -> Iterator[None]:
+    """Say what the client's errors mean for the user."""
+    from modelscope_hub import errors
+
+    what = f"{kind} {id}"
+    try:
+        yield
+    except MartletError:
+        raise
+    except errors.NotExistError as error:
+        raise MartletError(f"{NAME} ({where}) has no {what}, or not that revision: check the id.") from error
+    except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
+        raise MartletError(f"{NAME} ({where}) does not let you have {what}; use --hub_token.") from error
+    except errors.FileDownloadError as error:
+        name, cause = next(iter(error.failed_files.items()))
+        raise MartletError(f"{NAME}: {name} of {what} was not downloaded: {_first_line(cause)}; try again.") from error
+    except Exception as error:
+        raise MartletError(f"{NAME} ({where}): {what} was not transferred: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,47 @@
+"""Find out within seconds whether a hub answers: their clients take minutes to give up."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+SECONDS = 6.0
+OFFLINE = "without a network, name a local folder (copied or cloned from where there is one)"
+
+
+def unreachable(endpoint: str, seconds: float = SECONDS) -> str:
+    """Return why an endpoint does not answer, or an empty string where it does, with whatever status.
+
+    Uses the proxies of the environment. A certificate that Python does not know is left for the client to judge.
+    """
+    answer: list[str] = []
+
+    def ask() -> None:
+        answer.append(_ask(endpoint, seconds))
+
+    # In a thread: looking up a name ignores every timeout.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds + 1)
+    return answer[0] if answer else f"no answer within {seconds:.0f} s"
+
+
+def _ask(endpoint: str, seconds: float) -> str:
+    if urlsplit(endpoint).scheme not in ("http", "https"):
+        return "its address does not begin with http:// or https://"
+    request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "martlet"})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except urllib.error.URLError as error:
+        if "CERTIFICATE" in str(error.reason):
+            return ""
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    except TimeoutError:
+        return f"no answer within {seconds:.0f} s"
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__

@@ -1,0 +1,41 @@
+"""Model loading: the flags of every command that reads a model, and the loader behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from martlet import Arguments, Model, hookimpl
+
+if TYPE_CHECKING:
+    from martlet import Config
+
+
+@hookimpl
+def provide_arguments() -> Iterator[Arguments]:
+    yield Arguments(
+        "model",
+        "martlet_models.args:ModelArguments",
+        roles=("model",),
+        restored_by="load_args",
+        resolve="martlet_models.resolve:choose",
+        summary="Which model to use, and how to load it.",
+    )
+
+
+@hookimpl
+def provide_models() -> Iterator[Model]:
+    yield Model(
+        "default",
+        "martlet_models.loader:DefaultLoader",
+        summary="Any causal language model that transformers can load.",
+    )
+
+
+@hookimpl
+def on_config(config: Config) -> None:
+    from .args import ModelArguments
+    from .check import check_settings
+
+    if ModelArguments in config:
+        check_settings(config[ModelArguments], config.command)

@@ -1,0 +1,100 @@
+"""``martlet infer``: a chat without a dataset, a batch with one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from martlet.protocols import Sampling
+from martlet_data.args import DataArguments
+from martlet_models.args import ModelArguments
+
+from .args import GenerationArguments, InferArguments
+from .engine import load_engine
+
+if TYPE_CHECKING:
+    from martlet import Run
+
+    from .batch import BatchResult
+
+ONLY_FOR_DATASETS = ("result_path", "write_batch_size", "val_dataset_sample", "max_batch_size", "top_logprobs")
+
+
+def main(run: Run) -> BatchResult | int:
+    """Answer the rows of the datasets or, if none is named, talk."""
+    data = run.config[DataArguments]
+    if data.dataset or data.val_dataset:
+        from .batch import answer_dataset
+
+        return answer_dataset(run, sampling(run))
+    for flag in ONLY_FOR_DATASETS:
+        if run.config.is_set(flag):
+            run.warn(f"--{flag} has no effect in a chat; name a dataset with --val_dataset to answer its rows.")
+    return _talk(run)
+
+
+def sampling(run: Run) -> Sampling:
+    """Return the flags of generation as the engines take them."""
+    given = run.config[GenerationArguments]
+    return Sampling(
+        max_new_tokens=given.max_new_tokens,
+        temperature=given.temperature,
+        top_k=given.top_k,
+        top_p=given.top_p,
+        repetition_penalty=given.repetition_penalty,
+        num_beams=given.num_beams,
+        stop=list(given.stop_words),
+        logprobs=given.logprobs or given.top_logprobs is not None,
+        top_logprobs=given.top_logprobs,
+        seed=run.seed,
+    )
+
+
+def _talk(run: Run) -> int:
+    from .chat import Chat
+    from .terminal import PlainTerminal, RichTerminal
+
+    wanted = run.config[GenerationArguments].stream
+    stream = wanted if wanted is not None else True
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    engine = load_engine(run)
+    try:
+        terminal = RichTerminal() if interactive else PlainTerminal()
+        chat = Chat(engine, replace(sampling(run), top_logprobs=None), terminal, stream=stream)
+        return chat.run(_facts(run))
+    finally:
+        engine.close()
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Say what one is talking to."""
+    settings = run.config[ModelArguments]
+    facts = {"model": str(settings.model)}
+    if settings.adapters:
+        facts["adapter"] = ", ".join(settings.adapters)
+    return facts
+
+
+def plan(run: Run) -> dict[str, Any]:
+    """Facts for ``martlet plan``."""
+    data = run.config[DataArguments]
+    if not (data.dataset or data.val_dataset):
+        return {"mode": "chat in the terminal"}
+    from martlet_data.api import count_rows
+
+    from .batch import default_result_path
+
+    counts = count_rows(run)
+    given = run.config[InferArguments].result_path
+    return {
+        "mode": "answer the rows of the datasets",
+        "rows": counts.eval or counts.train,
+        "files": [given or str(default_result_path(run, "<time>"))],
+    }
+
+
+def model_name(settings: ModelArguments) -> str:
+    """Return the last part of a model's id or folder."""
+    return Path(str(settings.model)).name or "model"

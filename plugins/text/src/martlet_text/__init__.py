@@ -1,0 +1,1 @@
+"""Templates and loss scales: from conversations to tokens, with a proven loss mask."""

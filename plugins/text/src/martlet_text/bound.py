@@ -1,0 +1,147 @@
+"""A template joined with a tokenizer: rows in, token ids and labels out, many at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from martlet import DataError
+from martlet.protocols import Encoded, Refused, Row, Span
+
+from .conversation import RowError
+from .vocabulary import Vocabulary
+from .weights import Block, Weights, token_labels
+
+CHUNK = 256
+"""Rows of one call of the tokenizer: its results are large."""
+
+
+@dataclass(slots=True)
+class Laid:
+    """A rendered row: its text, and what of it is trained on."""
+
+    text: str
+    blocks: Sequence[Block]
+    verbatim: Sequence[tuple[int, int]] = ()
+    """Ranges that a user wrote and that look like control tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a row may be, and what is done with a longer one."""
+
+    max_length: int | None = None
+    strategy: str = "delete"
+
+
+class Bound(ABC):
+    """What the templates of this distribution have in common. Pickles."""
+
+    def __init__(self, tokenizer: Any, weights: Weights, limits: Limits) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = Vocabulary(tokenizer)
+        self.weights, self.limits = weights, limits
+        self.stop_ids: frozenset[int] = frozenset()
+        self.max_length = limits.max_length
+
+    @abstractmethod
+    def lay(self, row: Row) -> Laid:
+        """Render a row and say what is trained on. Raises ``RowError``."""
+
+    @abstractmethod
+    def divide(self, row: Row) -> list[Span]:
+        """Render a row as spans. Raises ``RowError``."""
+
+    @abstractmethod
+    def lay_prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
+        """Render up to where the model starts to write. Raises ``RowError``."""
+
+    def encode_batch(self, rows: Sequence[Row]) -> list[Encoded | Refused]:
+        """Encode rows for training, in order. Never raises for what a row holds."""
+        found: list[Encoded | Refused] = []
+        for start in range(0, len(rows), CHUNK):
+            found += self._encode(rows[start : start + CHUNK])
+        return found
+
+    def spans(self, row: Row) -> list[Span]:
+        """Render a row and mark what the model writes. Raises ``DataError`` where that cannot be proven."""
+        try:
+            return self.divide(row)
+        except RowError as error:
+            raise DataError(f"This row cannot be used: {error}.") from None
+        except Exception as error:
+            raise DataError(f"This row cannot be used: {type(error).__name__}: {error}.") from None
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> str:
+        """Render up to where the model starts to write. Raises ``DataError``."""
+        return self._prompt(messages, tools).text
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> list[int]:
+        """Tokenise ``prompt``, special tokens in the messages as the plain text that they are."""
+        laid = self._prompt(messages, tools)
+        if laid.verbatim:
+            return self.vocabulary.encode_pieces(laid.text, laid.verbatim).ids
+        ids: list[int] = self.vocabulary.encode([laid.text])[0].ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer, without its end-of-turn token and without padding."""
+        dropped = self.stop_ids | {self.tokenizer.pad_token_id}
+        last = len(ids)
+        while last and ids[last - 1] in dropped:
+            last -= 1
+        text: str = self.tokenizer.decode(
+            list(ids[:last]), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
+        try:
+            return self.lay_prompt(messages, tools)
+        except RowError as error:
+            raise DataError(f"These messages cannot be made a prompt: {error}.") from None
+
+    def _encode(self, rows: Sequence[Row]) -> list[Encoded | Refused]:
+        laid = [self._laid(row) for row in rows]
+        texts = [item.text for item in laid if isinstance(item, Laid)]
+        try:
+            encodings = iter(self.vocabulary.encode(texts))
+        except Exception:  # a text that is no Unicode spoils the call: find it
+            return [self._encode_one(item) for item in laid]
+        return [self._finished(item, next(encodings)) if isinstance(item, Laid) else item for item in laid]
+
+    def _laid(self, row: Row) -> Laid | Refused:
+        try:
+            return self.lay(row)
+        except RowError as error:
+            return Refused(error.reason, error.detail)
+        except Exception as error:
+            return Refused("unusable row", f"{type(error).__name__}: {error}")
+
+    def _encode_one(self, laid: Laid | Refused) -> Encoded | Refused:
+        if isinstance(laid, Refused):
+            return laid
+        try:
+            return self._finished(laid, self.vocabulary.encode([laid.text])[0])
+        except Exception as error:
+            return Refused("bad characters", str(error).partition("\n")[0])
+
+    def _finished(self, laid: Laid, encoding: Any) -> Encoded | Refused:
+        if laid.verbatim:
+            encoding = self.vocabulary.encode_pieces(laid.text, laid.verbatim)
+        ids: list[int] = encoding.ids
+        labels, weights = token_labels(encoding, ids, laid.text, laid.blocks)
+        limit = self.max_length
+        if limit is not None and len(ids) > limit:
+            if self.limits.strategy == "delete":
+                return Refused("too long", f"{len(ids)} tokens; --max_length is {limit}")
+            kept = slice(len(ids) - limit, None) if self.limits.strategy == "left" else slice(limit)
+            ids, labels = ids[kept], labels[kept]
+            weights = weights[kept] if weights is not None else None
+        if labels.count(-100) == len(labels):
+            return Refused("nothing supervised", "no token of it is trained on")
+        if weights is not None and all(w == 1 for w, label in zip(weights, labels, strict=True) if label != -100):
+            weights = None
+        return Encoded(ids, labels, weights)

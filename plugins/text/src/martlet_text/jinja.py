@@ -1,0 +1,192 @@
+"""A model's own chat template, with masks that are derived from what it renders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from martlet import Run, UsageError
+from martlet.protocols import Row, Span
+
+from .bound import Bound, Laid, Limits
+from .conversation import Conversation, RowError, read
+from .derive import Derivation, Derived
+from .frames import CAPACITY, Frame, learn, shape_of, watched
+from .marks import PRIVATE, Kind, map_fields
+from .probe import probe
+from .renderer import ANSWER, QUESTION, Renderer
+from .sandbox import TemplateError
+from .settings import limits_of, refuse_plain_text, system_of, tokenizer_of
+from .vocabulary import name_of
+from .weights import Weights, chain_of, spans_of
+
+
+class JinjaTemplate:
+    """Target of template ``jinja``: the chat template that the tokenizer carries."""
+
+    def bind(self, processor: Any, run: Run) -> JinjaBound:
+        """Join with a tokenizer. ``UsageError`` where it has no chat template, or one that cannot render."""
+        refuse_plain_text(run, "jinja")
+        tokenizer = tokenizer_of(processor)
+        source = source_of(processor, tokenizer)
+        bound = JinjaBound(tokenizer, source, chain_of(run), limits_of(run, tokenizer), system_of(run))
+        bound.check_rendering()
+        if bound.open_ended:
+            run.warn(
+                f"The chat template of {name_of(tokenizer)} writes nothing behind the last answer, so that answer is "
+                "trained on without an end-of-turn token."
+            )
+        return bound
+
+
+def source_of(processor: Any, tokenizer: Any) -> str:
+    """Return the chat template of a processor or its tokenizer; ``UsageError`` where there is none."""
+    source = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+    if isinstance(source, Mapping):
+        source = source.get("default") or next(iter(source.values()), None)
+    if not source:
+        raise UsageError(
+            f"{name_of(tokenizer)} has no chat template; choose one with --template (chatml, for example), or train on "
+            "plain text with --use_chat_template false."
+        )
+    return str(source)
+
+
+class JinjaBound(Bound):
+    """A chat template joined with one tokenizer."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        source: str,
+        weights: Weights,
+        limits: Limits,
+        system: str | None = None,
+        *,
+        frames: bool = True,
+    ) -> None:
+        super().__init__(tokenizer, weights, limits)
+        self.system, self._use_frames = system, frames
+        try:
+            self.renderer = Renderer(source, dict(tokenizer.special_tokens_map))
+            self.renderer.adapt()
+            facts = probe(self.renderer, self.vocabulary)
+        except TemplateError as error:
+            raise UsageError(
+                f"The chat template of {name_of(tokenizer)} cannot be used ({error}); choose another with --template."
+            ) from None
+        self.open_ended = facts.open_ended
+        self._reserved, self._control = facts.reserved, facts.control
+        known = {tokenizer.eos_token, *facts.stops} - {None}
+        self.stop_ids = frozenset(self.vocabulary.ids[token] for token in known if token in self.vocabulary.ids)
+        self._start()
+
+    def _start(self) -> None:
+        self.derivation = Derivation(self.renderer, self.vocabulary, self._control, not self.open_ended)
+        self.frames: dict[Any, Frame | None] = {}
+        """By shape; None for a shape whose rows turned out to differ in more than their texts."""
+        patterns = [p.pattern for p in (self._control, self._reserved, watched(self.renderer.source)) if p]
+        self._slow = re.compile("|".join(patterns)) if patterns else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("derivation", "frames", "_slow")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def check_rendering(self) -> None:
+        """Compare token ids with those of ``apply_chat_template``. ``UsageError`` where they differ."""
+        messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+        ours = self.vocabulary.encode([self.renderer(messages, None, False)])[0].ids
+        given = [self.renderer.adapted(message) for message in messages]
+        theirs = self.tokenizer.apply_chat_template(
+            given, chat_template=self.renderer.source, tokenize=True, return_dict=False
+        )
+        if list(theirs) != ours:
+            raise UsageError(
+                f"The chat template of {name_of(self.tokenizer)} renders to other tokens in this version of "
+                "transformers than here: training would not see what inference sees. Choose another with --template."
+            )
+
+    def lay(self, row: Row) -> Laid:
+        conversation = read(row, self.system, answered=self.weights.need_answers)
+        derived, frame, starts = self._derived(conversation)
+        if frame is not None and frame.blocks is not None:
+            return Laid(derived.text, frame.placed_blocks(starts))
+        return Laid(derived.text, self._blocks(conversation, row, derived), derived.verbatim)
+
+    def divide(self, row: Row) -> list[Span]:
+        conversation = read(row, self.system, answered=self.weights.need_answers)
+        return spans_of(self._derived(conversation)[0], conversation)
+
+    def lay_prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
+        row = {"messages": [dict(message) for message in messages], "tools": tools}
+        conversation = read(row, self.system, answered=False)
+        if conversation.messages[-1]["role"] == "assistant":
+            raise RowError("roles out of order", "the last message is an answer already")
+        try:
+            text = self.renderer.now(conversation.messages, conversation.tools, True)
+            return Laid(text, (), self.derivation.verbatim(conversation, text, self.renderer.now))
+        except TemplateError as error:
+            raise RowError("template refuses", str(error)) from None
+
+    def _blocks(self, conversation: Conversation, row: Row, derived: Derived) -> list[Any]:
+        spans = spans_of(derived, conversation)
+        return self.weights.blocks(conversation, row["messages"], spans)
+
+    def _derived(self, conversation: Conversation) -> tuple[Derived, Frame | None, list[int]]:
+        """Render and mark; with the frame of its shape, where that is trusted and fits."""
+        shape = shape_of(conversation) if self._use_frames else None
+        if shape is None or (self._slow and any(map(self._slow.search, shape[1]))):
+            self._check_answers(conversation)
+            return self.derivation.derive(conversation), None, []
+        key, texts = shape
+        frame = self.frames.get(key)
+        if frame is None or frame.due:
+            return self._learned(key, texts, conversation), None, []
+        try:
+            rendered = self.renderer(conversation.messages, conversation.tools, False)
+        except TemplateError as error:
+            raise RowError("template refuses", str(error)) from None
+        text, starts = frame.fill(texts)
+        if rendered != text or (not text.isascii() and PRIVATE.search(text)):
+            return self.derivation.derive(conversation), None, []
+        frame.uses += 1
+        return frame.derived(rendered, starts), frame, starts
+
+    def _learned(self, key: Any, texts: list[str], conversation: Conversation) -> Derived:
+        """Derive in full; learn the frame of this shape, or compare it with what was learned."""
+        derived = self.derivation.derive(conversation)
+        known = self.frames.get(key)
+        if known is None and key not in self.frames:
+            if len(self.frames) >= CAPACITY:
+                self.frames.clear()
+            blocks = None
+            if self.weights.structural:
+                blocks = self._blocks(conversation, {"messages": conversation.messages[conversation.added :]}, derived)
+            if frame := learn(derived, texts, blocks):
+                self.frames[key] = frame
+        elif known is not None:
+            text, starts = known.fill(texts)
+            if text == derived.text:
+                found = known.derived(text, starts)
+                same = found.regions == derived.regions and found.parts == derived.parts
+                known.uses += 1
+                if not same:
+                    self.frames[key] = None
+        return derived
+
+    def _check_answers(self, conversation: Conversation) -> None:
+        """Refuse an answer that holds a token which ends or begins a turn: the model would learn to go on behind it."""
+
+        def seen(message: int, kind: Kind, text: str) -> str:
+            if conversation.messages[message]["role"] == "assistant" and self._reserved:
+                found = self._reserved.search(text)
+                if found:
+                    place = conversation.place(message) + 1
+                    raise RowError("special token", f"message {place} (assistant) holds {found.group()!r}")
+            return text
+
+        map_fields(conversation.messages, seen)

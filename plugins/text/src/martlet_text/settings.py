@@ -1,0 +1,56 @@
+"""What the flags of group ``template`` say, read for binding a template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from martlet import Run, UsageError
+
+from .args import TemplateArguments
+from .bound import Limits
+
+_UNLIMITED = 10**7
+"""Tokenizers without a limit report an absurdly large one."""
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """Return the tokenizer: the processor itself, or its part that is one."""
+    return getattr(processor, "tokenizer", None) or processor
+
+
+def limits_of(run: Run, tokenizer: Any) -> Limits:
+    """Return ``--max_length`` (or what the tokenizer says that its model takes) and ``--truncation_strategy``."""
+    settings = run.config[TemplateArguments]
+    length = settings.max_length
+    if length is None:
+        known = getattr(tokenizer, "model_max_length", None)
+        length = int(known) if known and known < _UNLIMITED else None
+    return Limits(length, settings.truncation_strategy)
+
+
+def system_of(run: Run) -> str | None:
+    """Return the system message of ``--system``: text, or the content of a ``.txt`` file."""
+    given = run.config[TemplateArguments].system
+    if given is None or not given.endswith(".txt") or "\n" in given:
+        return given
+    path = Path(given).expanduser()
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise UsageError(f"--system {given}: the file is not UTF-8 text.") from None
+    except OSError as error:
+        raise UsageError(
+            f"--system {given}: the file cannot be read ({error.strerror}). A system message that ends with .txt is "
+            "taken for a path; add a character behind it to use it as text."
+        ) from None
+
+
+def refuse_plain_text(run: Run, name: str) -> None:
+    """Refuse ``--use_chat_template false`` beside a chat template that was named."""
+    if not run.config[TemplateArguments].use_chat_template:
+        origin = run.config.origin("use_chat_template")
+        raise UsageError(
+            f"--template {name} is a chat template, but use_chat_template is false ({origin}); add --use_chat_template "
+            "true, or leave --template out."
+        )

@@ -1,0 +1,1 @@
+"""Training: the core loop, pre-training and supervised fine-tuning."""

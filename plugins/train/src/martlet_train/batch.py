@@ -1,0 +1,163 @@
+"""Batches: how encoded rows become tensors, padded or laid one behind another.
+
+Only supervised positions matter to a loss, so a batch says where they are instead of repeating the labels:
+``targets[i]`` is a supervised token, and the hidden state at (``rows[i]``, ``columns[i]``) is the one that predicts it.
+The three read the same for padded and for packed batches. The first token of a sequence is never a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORED = -100
+Array = Any
+"""A numpy array of integers or floats, or a list of them."""
+
+
+class Row(Protocol):
+    """One encoded sequence, unshifted: a ``protocols.Encoded`` or a ``martlet_data`` ``Sample``."""
+
+    input_ids: Array
+    labels: Array
+    token_weights: Array | None
+    extra: dict[str, Any]
+
+
+@dataclass
+class Batch:
+    """Rows as the model takes them. S sequences, N supervised tokens."""
+
+    model_inputs: dict[str, Tensor]
+    """Padded: ``input_ids`` and ``attention_mask``, both (B, T) i64, padding on the right.
+    Packed: ``input_ids`` (1, T) i64 and ``position_ids`` (1, T) i64 that begin anew at 0, and no mask."""
+    targets: Tensor
+    """(N,) i64: the supervised tokens, sequence by sequence."""
+    rows: Tensor
+    """(N,) i64: row of ``input_ids`` where each is predicted."""
+    columns: Tensor
+    """(N,) i64: column of the token before it."""
+    sequence: Tensor
+    """(N,) i64: which sequence each belongs to, from 0."""
+    sequences: int
+    """S. Sequences without a supervised token count as well."""
+    weights: Tensor | None = None
+    """(N,) f32, or None when every token weighs 1."""
+    extra: list[dict[str, Any]] = field(default_factory=list)
+    """(S,): what the rows brought along for losses and metrics."""
+    packed: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Positions that the model computes, padding included."""
+        return self.model_inputs["input_ids"].numel()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its tensors on ``device``, copied without waiting where memory is page-locked."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory. The data loader calls this."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {"model_inputs": {name: change(x) for name, x in self.model_inputs.items()}}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = change(value)
+        return replace(self, **changed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays, which travel through a pipe: tensors would take a file in shared memory each, and containers
+        # often have 64 MB of that.
+        state = {item.name: _to_numpy(getattr(self, item.name)) for item in fields(self)}
+        return _restore, (state,)
+
+
+def _to_numpy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_numpy(item) for name, item in value.items()}
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _restore(state: dict[str, Any]) -> Batch:
+    return Batch(**{name: _to_torch(value) for name, value in state.items()})
+
+
+def _to_torch(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_torch(item) for name, item in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turn encoded rows into a ``Batch``. Picklable, and free of any tokenizer."""
+
+    pad_token_id: int
+    packed: bool = False
+    """Lay the rows one behind another instead of padding them."""
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        lengths = [len(row.input_ids) for row in rows]
+        places = [_supervised(row, np.asarray(row.labels, dtype=np.int64)) for row in rows]
+        starts = np.concatenate([[0], np.cumsum(lengths[:-1])]) if self.packed else np.zeros(len(rows))
+        counts = [len(at) for at, _ in places]
+        sequence = np.repeat(np.arange(len(rows)), counts)
+        columns = np.concatenate([at for at, _ in places]) - 1 + np.repeat(starts.astype(np.int64), counts)
+        return Batch(
+            model_inputs=self._packed_inputs(rows, lengths) if self.packed else self._padded_inputs(rows, lengths),
+            targets=torch.from_numpy(np.concatenate([targets for _, targets in places])),
+            rows=torch.from_numpy(np.zeros_like(sequence) if self.packed else sequence),
+            columns=torch.from_numpy(columns),
+            sequence=torch.from_numpy(sequence),
+            sequences=len(rows),
+            weights=_weights(rows, places),
+            extra=[row.extra for row in rows],
+            packed=self.packed,
+        )
+
+    def _padded_inputs(self, rows: Sequence[Row], lengths: list[int]) -> dict[str, Tensor]:
+        longest = max(lengths)
+        ids = np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)
+        for row, length, line in zip(rows, lengths, ids, strict=True):
+            line[:length] = row.input_ids
+        mask = np.arange(longest) < np.asarray(lengths)[:, None]
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+    def _packed_inputs(self, rows: Sequence[Row], lengths: list[int]) -> dict[str, Tensor]:
+        ids = np.concatenate([np.asarray(row.input_ids, dtype=np.int64) for row in rows])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        return {"input_ids": torch.from_numpy(ids)[None], "position_ids": torch.from_numpy(positions)[None]}
+
+
+Places = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
+
+
+def _supervised(row: Row, labels: np.ndarray[Any, Any]) -> Places:
+    """Return where the supervised tokens of a row stand, and which they are."""
+    at = np.flatnonzero(labels[1:] != IGNORED) + 1
+    return at, labels[at]
+
+
+def _weights(rows: Sequence[Row], places: Sequence[Places]) -> Tensor | None:
+    if all(row.token_weights is None for row in rows):
+        return None
+    parts = [
+        np.ones(len(at), dtype=np.float32)
+        if row.token_weights is None
+        else np.asarray(row.token_weights, dtype=np.float32)[at]
+        for row, (at, _) in zip(rows, places, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def sequence_sum(values: Tensor, batch: Batch) -> Tensor:
+    """Sum (N,) values of supervised tokens by sequence: (S,)."""
+    return values.new_zeros(batch.sequences).index_add(0, batch.sequence, values)

@@ -1,0 +1,317 @@
+"""The core of every training command: rows, model, tuner and an algorithm become a run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from martlet import Callback, MartletError, Model, Run, Template, Tuner, UsageError
+from martlet.protocols import BoundTemplate, LoadedModel, TrainResult
+from martlet_data.api import Prepared, pack
+from martlet_data.args import DataArguments
+
+from .args import TrainArguments, TrainerArguments
+from .output import choose_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainingArguments
+
+    from .algorithm import Algorithm
+    from .interruption import Interruption
+    from .loading import Loader
+    from .resuming import Resume
+    from .sampling import BatchSampler
+    from .trainer import CoreTrainer
+
+log = logging.getLogger("martlet")
+
+
+def fit(run: Run, algorithm: Algorithm) -> TrainResult:
+    """Train with ``algorithm`` as the flags of ``run`` say, and return where the result is.
+
+    In this order, so that mistakes show early: flags, output folder, tokenizer, rows, weights.
+    """
+    folder = choose_folder(run)
+    from .interruption import Interruption
+    from .training_arguments import training_arguments
+
+    args = training_arguments(run, folder)
+    resume = _checkpoint(run)
+    models = run.one(Model)
+    template = run.one(Template).bind(models.load_processor(run), run)
+    run.open(folder)
+    prepared = algorithm.data(run, template)
+    loaded, model = _model(run, models, resume)
+    with Interruption() as interruption:
+        setup = Setup(run, algorithm, args, template, prepared, loaded, model, resume, interruption)
+        trainer = setup.trainer()
+        setup.announce(trainer)
+        with setup.reporter:
+            metrics = _train(trainer)
+    checkpoint = trainer.job.checkpoints.last
+    _upload(run, checkpoint)
+    return TrainResult(folder, checkpoint, metrics, prepared.ledger.as_dict())
+
+
+def _checkpoint(run: Run) -> Resume | None:
+    flags = run.config[TrainerArguments]
+    if not flags.resume_from_checkpoint:
+        return None
+    from .resuming import Resume
+
+    path = Path(flags.resume_from_checkpoint)
+    return Resume.open(path, weights_only=flags.resume_only_model, skip=not flags.ignore_data_skip)
+
+
+def _model(run: Run, models: Any, resume: Resume | None) -> tuple[LoadedModel, nn.Module]:
+    """Load the model and let the tuner decide what is trained; from the checkpoint's weights when resuming."""
+    from transformers import set_seed
+
+    set_seed(run.seed)
+    loaded: LoadedModel = models.load(run, for_training=True)
+    tuner = run.one(Tuner)
+    if resume is not None:
+        return loaded, tuner.load(loaded.model, resume.folder, trainable=True)
+    if loaded.adapters:
+        name, path = loaded.adapters[0]
+        if len(loaded.adapters) > 1:
+            raise UsageError("--adapters: training continues one adapter; name one.")
+        return loaded, tuner.load(loaded.model, path, trainable=True, name=name)
+    return loaded, tuner.apply(loaded.model, run)
+
+
+@dataclass
+class Setup:
+    """What a run is made of, and how the trainer is put together from it."""
+
+    run: Run
+    algorithm: Algorithm
+    args: TrainingArguments
+    template: BoundTemplate
+    prepared: Prepared
+    loaded: LoadedModel
+    model: nn.Module
+    resume: Resume | None
+    interruption: Interruption
+
+    def __post_init__(self) -> None:
+        self.flags = self.run.config[TrainerArguments]
+        self.ours = self.run.config[TrainArguments]
+        self.packed = self.ours.packing or self.ours.padding_free
+
+    def trainer(self) -> CoreTrainer:
+        """Build everything that has to be in place before the first step."""
+        from .isolation import check_isolation
+        from .reporting import Reporter
+        from .scoring import Scorer
+        from .trainer import CoreTrainer, Job
+
+        self.reporter = Reporter(self.run, report_to=self.flags.report_to, logging_dir=_path(self.flags.logging_dir))
+        self._prepare_model()
+        if self.packed:
+            check_isolation(self.model, "--packing true" if self.ours.packing else "--padding_free true")
+        scorer = Scorer(
+            self.model, keep=self.ours.use_logits_to_keep, router_logits=self.flags.router_aux_loss_coef > 0
+        )
+        sampler = self._sampler()
+        facts = self._facts(sampler)
+        if self.resume is not None:
+            self.resume.check(facts)
+        groups = getattr(self.run.one(Tuner), "parameter_groups", None)
+        job = Job(
+            run=self.run,
+            algorithm=self.algorithm,
+            model=self.model,
+            scorer=scorer,
+            args=self.args,
+            train_loader=self._loader(self.prepared.train, sampler),
+            eval_loader=self._eval_loader(),
+            checkpoints=self._checkpoints(facts),
+            interruption=self.interruption,
+            resume=self.resume,
+            parameter_groups=groups(self.model, self.run) if groups else None,
+            callbacks=self._callbacks(),
+            exact_mean=self.flags.average_tokens_across_devices,
+        )
+        return CoreTrainer(job)
+
+    def _prepare_model(self) -> None:
+        from .training_arguments import set_precision
+
+        base = self.loaded.model
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise UsageError("Nothing is trained: every parameter is frozen. Change the flags of the tuner.")
+        weights = next((p.dtype for p in base.parameters() if p.is_floating_point()), trained[0].dtype)
+        narrowest = min((parameter.dtype for parameter in trained), key=lambda dtype: dtype.itemsize)
+        set_precision(self.args, self.run, weights, narrowest)
+        if self.flags.gradient_checkpointing and not getattr(base, "supports_gradient_checkpointing", False):
+            if self.run.config.is_set("gradient_checkpointing"):
+                raise UsageError(f"--gradient_checkpointing true: {type(base).__name__} cannot. Leave the flag out.")
+            self.args.activation_checkpointing = False
+
+    def _sampler(self) -> BatchSampler:
+        from .sampling import BatchSampler, EpochOrder
+
+        rows, flags = self.prepared.train, self.flags
+        packs = None
+        if self.ours.packing:
+            capacity = self.ours.packing_length or self.template.max_length
+            if capacity is None:
+                raise UsageError("--packing true needs --packing_length or --max_length: how long may a pack be?")
+            packs = pack(rows.lengths, capacity)
+            log.info("%s rows fill %s packs of %s to %.1f%%.", len(rows), len(packs), capacity, 100 * packs.fill)
+            self.run.note("packing", {"packs": len(packs), "capacity": capacity, "fill": round(packs.fill, 4)})
+        per_step = flags.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        order = EpochOrder(
+            units=len(rows) if packs is None else len(packs),
+            seed=self.run.config[DataArguments].data_seed,
+            shuffle=flags.train_dataloader_shuffle,
+            lengths=rows.lengths.tolist() if flags.group_by_length else None,
+            per_step=per_step,
+        )
+        sampler = BatchSampler(
+            order,
+            flags.per_device_train_batch_size,
+            packs=None if packs is None else [found.tolist() for found in packs],
+            drop_last=flags.dataloader_drop_last,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+        )
+        if len(sampler) == 0:
+            raise UsageError("--dataloader_drop_last true leaves no full batch: there are too few rows.")
+        return sampler
+
+    def _eval_loader(self) -> Loader | None:
+        from .sampling import BatchSampler, EpochOrder
+
+        rows = self.prepared.eval
+        if rows is None or not len(rows) or (self.args.eval_strategy == "no" and not self.args.eval_on_start):
+            return None
+        order = EpochOrder(units=len(rows), seed=0, shuffle=False)
+        sampler = BatchSampler(
+            order,
+            self.flags.per_device_eval_batch_size,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+        )
+        return self._loader(rows, sampler)
+
+    def _loader(self, rows: Any, sampler: BatchSampler) -> Loader:
+        from .batch import Collator
+        from .loading import Batches, make_loader
+
+        tokenizer = self.loaded.processor
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return make_loader(
+            Batches(rows, Collator(pad or 0, packed=self.packed)),
+            sampler,
+            workers=self.flags.dataloader_num_workers or 0,
+            prefetch=self.flags.dataloader_prefetch_factor,
+            pin_memory=self.flags.dataloader_pin_memory,
+            persistent=self.flags.dataloader_persistent_workers,
+            worker_init=self.run.worker_init,
+        )
+
+    def _facts(self, sampler: BatchSampler) -> dict[str, Any]:
+        order = sampler.order
+        return {
+            "rows": self.prepared.train.fingerprint,
+            "order": {
+                "units": order.units,
+                "seed": order.seed,
+                "shuffle": order.shuffle,
+                "by_length": order.lengths is not None,
+                "packing": self.ours.packing,
+            },
+            "units_per_step": order.per_step,
+        }
+
+    def _checkpoints(self, facts: dict[str, Any]) -> Any:
+        from .saving import Checkpoints
+
+        return Checkpoints(
+            folder=Path(self.args.output_dir).resolve(),
+            save_weights=self._save_weights,
+            facts=facts,
+            keep=self.flags.save_total_limit,
+            only_model=self.flags.save_only_model,
+            links=self.ours.create_checkpoint_symlink,
+        )
+
+    def _save_weights(self, folder: Path) -> None:
+        from .saving import save_generation_config
+
+        self.run.one(Tuner).save(self.model, folder)
+        self.loaded.processor.save_pretrained(folder)
+        save_generation_config(self.loaded.model, folder, self.template.stop_ids)
+
+    def _callbacks(self) -> list[Any]:
+        from .interruption import StopAfterEpochs, StopOnSignal
+
+        of_tuner = getattr(self.run.one(Tuner), "callbacks", None)
+        found = [*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback), self.reporter]
+        if self.flags.max_epochs is not None:
+            found.append(StopAfterEpochs(self.flags.max_epochs))
+        return [*found, StopOnSignal(self.interruption, save=self.flags.save_strategy != "no")]
+
+    def announce(self, trainer: CoreTrainer) -> None:
+        """Show a person the first row as the model will see it, and how much there is to do."""
+        from .preview import show_sample
+
+        if self.run.process.rank == 0:
+            show_sample(self.prepared.train[0], self.loaded.processor)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in self.model.parameters())
+        steps = trainer.total_steps()
+        log.info(
+            "%s of %s parameters are trained (%.2f%%); %s steps of %s rows.",
+            f"{trained:,}", f"{total:,}", 100 * trained / max(total, 1), f"{steps:,}",
+            trainer.job.train_loader.batch_sampler.order.per_step,
+        )  # fmt: skip
+        self.run.note("training", {"trainable_parameters": trained, "parameters": total, "steps": steps})
+
+
+def _train(trainer: CoreTrainer) -> dict[str, float]:
+    """Run the loop to its end, or to a checkpoint when a signal came."""
+    import torch
+
+    from .interruption import Stopped
+
+    resume = trainer.job.resume
+    position = resume.position if resume else None
+    if resume is not None and position is not None and resume.step >= trainer.total_steps():
+        trainer.job.run.warn(f"{resume.folder} is at step {resume.step}: there is nothing left to train.")
+        trainer.job.checkpoints.last = resume.folder
+        return {}
+    try:
+        trainer.train(resume_from_checkpoint=str(position) if position else None)
+    except Stopped:
+        trainer.stop()
+    except torch.OutOfMemoryError as error:
+        raise MartletError(
+            f"The device ran out of memory in step {trainer.state.global_step + 1}. Lower "
+            "--per_device_train_batch_size (--gradient_accumulation_steps makes up for it), --max_length or "
+            "--packing_length, or use --gradient_checkpointing true."
+        ) from error
+    trainer.raise_if_interrupted()
+    return trainer.final_metrics()
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _upload(run: Run, checkpoint: Path | None) -> None:
+    flags = run.config[TrainerArguments]
+    if not flags.push_to_hub or checkpoint is None or run.process.rank != 0:
+        return
+    from martlet import Hub
+
+    place = run.one(Hub).upload(
+        checkpoint, flags.hub_model_id, private=flags.hub_private_repo, message=f"martlet {run.command}", run=run
+    )
+    log.info("Uploaded %s to %s.", checkpoint.name, place)

@@ -1,0 +1,49 @@
+"""Make sure that rows laid one behind another cannot see one another.
+
+transformers separates them by ``position_ids`` that begin anew, for attention. A layer that keeps a state (SSM,
+convolution), or positions that a model counts for itself, would let one row leak into the next, so this is tried out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from martlet import UsageError
+
+from .scoring import base_of, evaluating, probe_ids
+
+LENGTH = 12
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+COARSE = 4e-2
+"""Share of the logits' spread by which they may differ: float32 and wider, and 16-bit types."""
+
+
+def check_isolation(model: nn.Module, flag: str) -> None:
+    """Raise ``UsageError`` naming ``flag`` unless a document's logits are the same alone and beside another one."""
+    first, other, document = probe_ids(model, 3 * LENGTH).view(3, LENGTH)
+    with evaluating(model):
+        alone = _logits(model, [document])[-LENGTH:]
+        beside = _logits(model, [first, document])[-LENGTH:]
+        beside_other = _logits(model, [other, document])[-LENGTH:]
+    spread = alone.std().clamp_min(1e-6)
+    tolerance = TOLERANCE.get(next(model.parameters()).dtype, COARSE)
+    leak = ((beside - beside_other).abs().max() / spread).item()
+    shift = ((beside - alone).abs().max() / spread).item()
+    if leak <= tolerance and shift <= tolerance:
+        return
+    base = base_of(model)
+    path = getattr(base.config, "_attn_implementation", None)
+    why = "rows would see one another" if leak > tolerance else "it does not begin to count positions anew"
+    raise UsageError(
+        f"{flag}: {type(base).__name__} with attention {path!r} cannot keep rows of one sequence apart: {why} "
+        f"(a row's logits change by {max(leak, shift):.0%} of their spread). Train without {flag}."
+    )
+
+
+def _logits(model: nn.Module, documents: list[Tensor]) -> Tensor:
+    """Return (T, V) f32 logits of the documents laid one behind another."""
+    positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in documents])
+    output = model(input_ids=torch.cat(documents)[None], position_ids=positions[None], use_cache=False)
+    logits: Tensor = output.logits[0].float()
+    return logits

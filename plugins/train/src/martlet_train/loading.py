@@ -1,0 +1,94 @@
+"""Data loaders whose batches do not depend on how many workers prepare them, and that leave the random state alone."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .batch import IGNORED, Batch, Collator, Row
+from .sampling import BatchSampler
+
+
+@dataclass
+class Unsupervised:
+    """A row that is computed and counts for nothing: it fills the turn of a process that has no row left."""
+
+    input_ids: Any
+    labels: list[int]
+    token_weights: None
+    extra: dict[str, Any]
+
+
+class Batches(Dataset[Batch]):
+    """Rows by lists of their numbers, as ``BatchSampler`` yields them, collated where they are read."""
+
+    def __init__(self, rows: Sequence[Row], collator: Collator) -> None:
+        self.rows, self.collator = rows, collator
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        return self.collator([self._row(number) for number in numbers])
+
+    def _row(self, number: int) -> Row:
+        if number >= 0:
+            return self.rows[number]
+        row = self.rows[-1 - number]
+        return Unsupervised(row.input_ids, [IGNORED] * len(row.input_ids), None, row.extra)
+
+
+class Loader(DataLoader[Batch]):
+    """A data loader that hands the epoch to its batch sampler."""
+
+    def set_epoch(self, epoch: int) -> None:
+        sampler = self.batch_sampler
+        if isinstance(sampler, BatchSampler):
+            sampler.set_epoch(epoch)
+
+
+@dataclass(frozen=True)
+class WorkerStart:
+    """``worker_init_fn``: Ctrl-C and SIGTERM are the main process's business; then tell the plugins."""
+
+    then: Callable[[int], None] | None = None
+
+    def __call__(self, worker_id: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.then:
+            self.then(worker_id)
+
+
+def make_loader(
+    batches: Batches,
+    sampler: BatchSampler,
+    *,
+    workers: int = 0,
+    prefetch: int | None = None,
+    pin_memory: bool = False,
+    persistent: bool = False,
+    worker_init: Callable[[int], None] | None = None,
+) -> Loader:
+    """Return a loader over ``batches`` in the order of ``sampler``."""
+    return Loader(
+        batches,
+        batch_sampler=sampler,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=pin_memory and torch.accelerator.is_available(),
+        worker_init_fn=WorkerStart(worker_init) if workers else None,
+        # Its own generator: the seed that a loader draws for its workers would otherwise come from the global one.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,125 @@
+"""Choose what the user left open, and say why. No heavy imports: ``--help`` and ``schema`` get here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from martlet.errors import ConfigError, UsageError
+
+from .args import TrainArguments, TrainerArguments
+
+if TYPE_CHECKING:
+    from martlet import Config
+
+ROWS_PER_STEP = 16
+Choice = tuple[str, Any, str]
+
+
+def _value(config: Config, flag: str) -> Any:
+    """Return the value of a flag that this command may not have."""
+    try:
+        return config.value(flag)
+    except UsageError:
+        return None
+
+
+def world_size() -> int:
+    """Return the number of processes that a launcher has started."""
+    return max(1, int(os.environ.get("WORLD_SIZE") or 1))
+
+
+def choose_trainer(config: Config) -> Iterable[Choice]:
+    """Fill the flags of ``TrainerArguments`` that are None."""
+    yield from _choose_training(config)
+    yield from _choose_evaluation(config)
+    workers = config.value("dataloader_num_workers")
+    if workers is None:
+        windows = sys.platform == "win32"
+        workers = 0 if windows else 1
+        yield "dataloader_num_workers", workers, "on Windows" if windows else "prepares batches while the model works"
+    if config.value("dataloader_prefetch_factor") is None and workers:
+        yield "dataloader_prefetch_factor", 2, "there are data workers"
+
+
+def _choose_training(config: Config) -> Iterable[Choice]:
+    if config.value("output_dir") is None:
+        model = _value(config, "model")
+        name = PurePath(str(model)).name if model else "model"
+        yield "output_dir", os.path.join("output", name or "model"), "named after --model"
+    if config.value("gradient_accumulation_steps") is None:
+        rows = config.value("per_device_train_batch_size") * world_size()
+        steps = -(-ROWS_PER_STEP // rows)
+        yield "gradient_accumulation_steps", steps, f"the smallest with at least {ROWS_PER_STEP} rows in a step"
+    if config.value("learning_rate") is None:
+        yield "learning_rate", 1e-4, "the tuner recommends none"
+
+
+def _choose_evaluation(config: Config) -> Iterable[Choice]:
+    strategy = config.value("eval_strategy")
+    if strategy is None:
+        if _value(config, "val_dataset") or _value(config, "split_dataset_ratio"):
+            strategy, reason = config.value("save_strategy"), "follows --save_strategy"
+        else:
+            strategy, reason = "no", "neither --val_dataset nor --split_dataset_ratio is given"
+        yield "eval_strategy", strategy, reason
+    if config.value("eval_steps") is None and strategy == "steps":
+        yield "eval_steps", config.value("save_steps"), "follows --save_steps"
+    metric = config.value("metric_for_best_model")
+    if metric is None:
+        metric = "loss"
+        yield "metric_for_best_model", metric, "the evaluation loss"
+    if config.value("greater_is_better") is None:
+        yield "greater_is_better", "loss" not in metric, f"the metric is {metric}"
+
+
+def choose_train(config: Config) -> Iterable[Choice]:
+    """Fill the flags of ``TrainArguments`` that are None."""
+    length = _value(config, "max_length")
+    if config.value("packing") and config.value("packing_length") is None and length:
+        yield "packing_length", length, "follows --max_length"
+    if config.value("loss_type") is None and config.value("enable_dft_loss"):
+        yield "loss_type", "dft", "--enable_dft_loss true"
+
+
+def check(config: Config) -> None:
+    """Raise ``ConfigError`` for settings that contradict one another, before anything is loaded."""
+    if TrainerArguments not in config or TrainArguments not in config:
+        return
+    loop, train = config[TrainerArguments], config[TrainArguments]
+    evaluates = loop.eval_strategy not in (None, "no") or loop.eval_on_start
+    has_rows = bool(_value(config, "val_dataset") or _value(config, "split_dataset_ratio"))
+    faults = (
+        (loop.bf16 and loop.fp16, "--bf16 and --fp16 are both true; choose one."),
+        (
+            evaluates and not has_rows,
+            "evaluation is asked for, but there are no rows for it: give --val_dataset or --split_dataset_ratio.",
+        ),
+        (
+            loop.group_by_length and not loop.train_dataloader_shuffle,
+            "--group_by_length true chooses the order of the rows; --train_dataloader_shuffle false cannot keep it.",
+        ),
+        (
+            loop.group_by_length and train.packing,
+            "--packing true already fills every sequence; --group_by_length true has no effect with it. Drop one.",
+        ),
+        (
+            (loop.resume_only_model or loop.ignore_data_skip) and not loop.resume_from_checkpoint,
+            "--resume_only_model and --ignore_data_skip belong to --resume_from_checkpoint, which is not given.",
+        ),
+        (loop.push_to_hub and not loop.hub_model_id, "--push_to_hub true needs --hub_model_id owner/name."),
+        (
+            train.loss_type not in (None, "dft") and loop.enable_dft_loss,
+            f"--enable_dft_loss true and --loss_type {train.loss_type} each name a loss; choose one.",
+        ),
+        (
+            loop.dataloader_num_workers == 0 and config.is_set("dataloader_prefetch_factor"),
+            "--dataloader_prefetch_factor belongs to data workers, and --dataloader_num_workers is 0.",
+        ),
+    )
+    for wrong, text in faults:
+        if wrong:
+            raise ConfigError(text)

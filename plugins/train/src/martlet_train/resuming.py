@@ -1,0 +1,136 @@
+"""Continue a run from a checkpoint, to the bit, or say why that is not possible."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from martlet import CheckpointError
+
+from .checkpoint import follow, verify
+from .state import load_optimizer, load_state, set_rng_state
+
+if TYPE_CHECKING:
+    from .trainer import CoreTrainer
+
+OPTIMIZER = "optimizer.safetensors"
+SCHEDULER = "scheduler.safetensors"
+SCALER = "scaler.safetensors"
+STATE = "trainer_state.json"
+SAME = {
+    "rows": "the training rows (--dataset, --columns, --max_length, template, --data_seed, ...)",
+    "order": "the order of the rows (--data_seed, --train_dataloader_shuffle, --group_by_length, --packing_length)",
+    "units_per_step": "the rows in a step (batch size × accumulation × processes)",
+}
+"""Facts of a checkpoint that place a run among its rows, and how to name them."""
+
+log = logging.getLogger("martlet")
+
+
+def random_file(rank: int, world_size: int) -> str:
+    """Return the name of a process's random state in a checkpoint."""
+    return "random_state.safetensors" if world_size == 1 else f"random_state_{rank}.safetensors"
+
+
+@dataclass
+class Resume:
+    """A verified checkpoint, and how much of it to take up."""
+
+    folder: Path
+    facts: dict[str, Any]
+    weights_only: bool
+    """Take the weights and the position alone."""
+    skip: bool
+    """Continue behind the rows that were trained on."""
+
+    @classmethod
+    def open(cls, path: Path, *, weights_only: bool, skip: bool) -> Resume:
+        """Check every file; ``CheckpointError`` when something is missing or altered, or too little was saved."""
+        folder = follow(path) or path
+        index = verify(folder)
+        if not weights_only and OPTIMIZER not in index["files"]:
+            raise CheckpointError(
+                f"{folder} holds no optimizer state (it was written with --save_only_model true). "
+                "Add --resume_only_model true to continue with its weights and a new optimizer."
+            )
+        return cls(folder, index["facts"], weights_only, skip)
+
+    @property
+    def position(self) -> Path | None:
+        """The folder whose ``trainer_state.json`` the loop continues from; None to begin at step 0."""
+        return None if self.weights_only and not self.skip else self.folder
+
+    def check(self, facts: dict[str, Any]) -> None:
+        """Compare the checkpoint's facts with those of this run, where the position depends on them."""
+        if not self.skip:
+            return
+        for key, what in SAME.items():
+            if self.facts.get(key) != facts[key]:
+                raise CheckpointError(
+                    f"--resume_from_checkpoint {self.folder}: {what} differ from those of the checkpoint, so the place "
+                    "in the data is lost. Use the same flags, or --ignore_data_skip true to begin the epoch anew."
+                )
+
+    def load_optimizer(self, trainer: CoreTrainer) -> None:
+        """Put back the optimizer and the schedule."""
+        if not self.weights_only:
+            saved = load_state(self.folder / OPTIMIZER)
+            self._match(saved["parameters"], trained_parameters(trainer))
+            load_optimizer(trainer.optimizer, saved["optimizer"])
+            trainer.lr_scheduler.load_state_dict(load_state(self.folder / SCHEDULER))
+            return
+        with warnings.catch_warnings():
+            # The schedule is a function of the step; its optimizer has not stepped here, and torch warns of that.
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(self.step if not isinstance(trainer.lr_scheduler, ReduceLROnPlateau) else 0):
+                trainer.lr_scheduler.step()
+
+    @property
+    def step(self) -> int:
+        """The optimizer step after which the checkpoint was written."""
+        return int(json.loads((self.folder / STATE).read_text(encoding="utf-8"))["global_step"])
+
+    def _match(self, saved: list[Any], mine: list[Any]) -> None:
+        if saved != mine:
+            before, now = ({name for group in groups for name, _ in group} for groups in (saved, mine))
+            changed = sorted(before ^ now) or ["their shapes or groups"]
+            raise CheckpointError(
+                f"--resume_from_checkpoint {self.folder}: other parameters are trained now than then"
+                f" ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}). Use the same flags of the tuner."
+            )
+
+    def load_scaler(self, trainer: CoreTrainer) -> None:
+        """Put back the loss scale of fp16."""
+        scaler = getattr(trainer.accelerator, "scaler", None)
+        if scaler is not None and not self.weights_only:
+            scaler.load_state_dict(load_state(self.folder / SCALER))
+
+    def load_random_state(self, trainer: CoreTrainer) -> None:
+        """Put back this process's random state and what the loop had gathered for the next log line."""
+        if self.weights_only:
+            return
+        file = self.folder / random_file(trainer.args.process_index, trainer.args.world_size)
+        if not file.is_file():
+            trainer.job.run.warn(
+                f"{self.folder} was written by another number of processes: the rows continue where they were, but "
+                "random numbers (dropout) do not."
+            )
+            return
+        state = load_state(file)
+        set_rng_state(state["random"])
+        trainer.set_loop_state(state["loop"])
+
+
+def trained_parameters(trainer: CoreTrainer) -> list[list[Any]]:
+    """Return name and shape of the optimizer's parameters, group by group, in its order."""
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    return [
+        [[names.get(id(parameter), "?"), list(parameter.shape)] for parameter in group["params"]]
+        for group in trainer.optimizer.param_groups
+    ]

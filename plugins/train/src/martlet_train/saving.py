@@ -1,0 +1,103 @@
+"""What a checkpoint folder holds, and which checkpoints are kept.
+
+Weights and their configuration as the tuner saves them, tokenizer and chat template, ``generation_config.json``,
+``args.json``, ``trainer_state.json``; and unless ``--save_only_model``, optimizer, schedule and random state as
+safetensors. No pickles: plain transformers and PEFT read it, and nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.trainer_callback import ExportableState
+
+from .checkpoint import point, prune, write_checkpoint
+from .resuming import OPTIMIZER, SCALER, SCHEDULER, STATE, random_file, trained_parameters
+from .state import rng_state, save_state
+
+if TYPE_CHECKING:
+    from .trainer import CoreTrainer
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    folder: Path
+    save_weights: Callable[[Path], None]
+    """Write weights, configuration and tokenizer."""
+    facts: dict[str, Any]
+    """What ``resuming.SAME`` compares."""
+    keep: int | None = None
+    only_model: bool = False
+    links: bool = True
+    last: Path | None = field(default=None, init=False)
+    """The one written last by this run."""
+
+    def save(self, trainer: CoreTrainer) -> None:
+        """Write ``checkpoint-STEP``, move the links, delete what is too old. Once a step."""
+        state = trainer.state
+        target = self.folder / f"checkpoint-{state.global_step}"
+        if self.last == target:
+            return
+        best = self.folder / f"checkpoint-{state.best_global_step}" if state.best_global_step else None
+        if best is not None and (best == target or best.is_dir()):
+            state.best_model_checkpoint = str(best)
+        if trainer.args.should_save:
+            facts = {"step": state.global_step, "epoch": state.epoch, **self.facts}
+            write_checkpoint(target, lambda folder: self._fill(folder, trainer), facts=facts)
+            if best is not None and best.is_dir() and self.links:
+                point(self.folder / "best", best)
+            if self.keep is not None:
+                prune(self.folder, self.keep, [best] if best is not None else [])
+            if not self.links:
+                (self.folder / "last").unlink(missing_ok=True)
+        self.last = target
+
+    def _fill(self, folder: Path, trainer: CoreTrainer) -> None:
+        self.save_weights(folder)
+        settings = self.folder / "args.json"
+        if settings.is_file():
+            shutil.copyfile(settings, folder / settings.name)
+        _note_callbacks(trainer)
+        trainer.state.save_to_json(str(folder / STATE))
+        if self.only_model:
+            return
+        parameters = trained_parameters(trainer)
+        save_state(folder / OPTIMIZER, {"optimizer": trainer.optimizer.state_dict(), "parameters": parameters})
+        save_state(folder / SCHEDULER, trainer.lr_scheduler.state_dict())
+        if getattr(trainer.accelerator, "scaler", None) is not None:
+            save_state(folder / SCALER, trainer.accelerator.scaler.state_dict())
+        place = random_file(trainer.args.process_index, trainer.args.world_size)
+        save_state(folder / place, {"random": rng_state(), "loop": trainer.loop_state()})
+
+
+def _note_callbacks(trainer: CoreTrainer) -> None:
+    """Keep the state of callbacks that export it, as upstream does."""
+    for one in (*trainer.callback_handler.callbacks, trainer.control):
+        if isinstance(one, ExportableState):
+            name, state = type(one).__name__, one.state()
+            if isinstance(trainer.state.stateful_callbacks.get(name), list):
+                trainer.state.stateful_callbacks[name].append(state)
+            else:
+                trainer.state.stateful_callbacks[name] = state
+
+
+def save_generation_config(model: Any, folder: Path, stop_ids: frozenset[int]) -> None:
+    """Write ``generation_config.json``, with the tokens that end an answer in training among those that end one."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    import copy
+
+    config = copy.deepcopy(config)
+    known = config.eos_token_id
+    known = [] if known is None else list(known) if isinstance(known, list | tuple) else [known]
+    config.eos_token_id = sorted({*known, *stop_ids}) or None
+    if config.pad_token_id is None and config.eos_token_id:
+        config.pad_token_id = config.eos_token_id[0]
+    config.save_pretrained(folder)

@@ -1,0 +1,272 @@
+"""The one subclass of ``transformers.Trainer``. What is not overridden here is transformers' own.
+
+Why each method is overridden stands beside it; ``tests/test_upstream.py`` holds the list against the installed release.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from martlet import Run
+
+from .algorithm import Algorithm
+from .batch import Batch
+from .interruption import Interrupted, Interruption, Stopped
+from .loading import Loader
+from .metrics import Tally
+from .resuming import Resume
+from .saving import Checkpoints
+from .scoring import Scorer, TokenScores
+
+
+@dataclass
+class Job:
+    """Everything the loop works with, made by ``core.fit``."""
+
+    run: Run
+    algorithm: Algorithm
+    model: nn.Module
+    scorer: Scorer
+    args: TrainingArguments
+    train_loader: Loader
+    eval_loader: Loader | None
+    checkpoints: Checkpoints
+    interruption: Interruption
+    resume: Resume | None = None
+    parameter_groups: list[dict[str, Any]] | None = None
+    """From the tuner: ``params`` and, where they differ from the flags, ``lr_scale`` and ``weight_decay``."""
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    exact_mean: bool = True
+    """Divide by what all processes count, not by each one's own."""
+
+
+class CoreTrainer(Trainer):
+    """Train with an exact mean over the whole optimizer step, and resume to the bit."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.algorithm, self.scorer = job, job.algorithm, job.scorer
+        config = getattr(job.model, "config", None)
+        use_cache = getattr(config, "use_cache", None)
+        super().__init__(
+            model=job.model,
+            args=job.args,
+            data_collator=_refuse,
+            train_dataset=job.train_loader.dataset,
+            eval_dataset=job.eval_loader.dataset if job.eval_loader else None,
+            callbacks=job.callbacks,
+        )
+        if use_cache is not None:
+            config.use_cache = use_cache  # the Scorer turns the cache off in its call; checkpoints keep the setting
+        self.remove_callback(PrinterCallback)
+        self.tally = Tally()
+        self._flops_per_token: int | None = None
+        self._optimizer_trains = False
+
+    # Batches
+
+    def get_train_dataloader(self) -> Loader:
+        """Return our loader as it is: accelerate's draws from the global random state and repeats rows at the end."""
+        return self.job.train_loader
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Loader:
+        """Return our loader, for the same reasons."""
+        if self.job.eval_loader is None:
+            raise ValueError("There are no evaluation rows.")
+        return self.job.eval_loader
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> float:
+        """Count the whole optimizer step, over all processes: the divisor of the exact mean."""
+        count = float(sum(self.algorithm.count(batch) for batch in batch_samples))
+        if self.job.exact_mean and self.args.world_size > 1:
+            count = float(self.accelerator.reduce(torch.tensor(count, device=device, dtype=torch.float64)).item())
+        return max(count, 1.0)
+
+    # One step
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | float | None = None
+    ) -> Tensor:
+        """Compute the loss of one batch and its gradients."""
+        if not (model.training and self._optimizer_trains):
+            model.train()
+            self.optimizer.train()
+            self._optimizer_trains = True
+        loss = self.compute_loss(model, inputs.to(self.args.device), num_items_in_batch=num_items_in_batch)
+        every = self.args.torch_empty_cache_steps
+        if every and self.state.global_step % every == 0:
+            torch.accelerator.memory.empty_cache()
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | float | None = None,
+    ) -> Tensor:
+        """Return the algorithm's sum for this batch, divided by the count of the step."""
+        out = self.algorithm.loss(lambda batch: self.scores(model, batch), inputs)
+        if out.measure and self._is_logged():
+            self.tally.add(out.measure())
+        loss = out.total / num_items_in_batch
+        # DistributedDataParallel averages gradients over processes; the divisor already counts all of them.
+        return loss * self.args.world_size if self.job.exact_mean and self.args.world_size > 1 else loss
+
+    def scores(self, model: nn.Module, batch: Batch) -> TokenScores:
+        """Run the model on a batch."""
+        return self.scorer(model, batch)
+
+    def _is_logged(self) -> bool:
+        """Tell whether the step now computed will be logged: what is measured costs a pass over the logits."""
+        if self.args.logging_strategy != "steps":
+            return self.args.logging_strategy == "epoch"
+        step = self.state.global_step + 1
+        return step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Give the tuner's parameter groups their own learning rates."""
+        groups = self.job.parameter_groups
+        if groups is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        cls, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        scaled = []
+        for group in groups:
+            rest = {key: value for key, value in group.items() if key != "lr_scale"}
+            rate = self.args.learning_rate * group.get("lr_scale", 1.0)
+            scaled.append({"weight_decay": self.args.weight_decay, **rest, "lr": rate})
+        self.optimizer = cls(scaled, **settings)
+        return self.optimizer
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """Estimate as upstream does, without counting the parameters again in every step."""
+        if self._flops_per_token is None:
+            count = getattr(self.model, "num_parameters", None)
+            self._flops_per_token = 6 * count(exclude_embeddings=True) if count else 0
+        return self._flops_per_token * inputs.tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what was measured, and warn of a loss that is no number."""
+        if "loss" in logs:
+            logs.update(self.tally.take(self._reduce))
+            if not math.isfinite(logs["loss"]):
+                self.job.run.warn(
+                    f"The loss is {logs['loss']} at step {self.state.global_step}. Lower --learning_rate, or compute "
+                    "in a wider type (--torch_dtype, --bf16)."
+                )
+        super().log(logs, start_time)
+
+    def _reduce(self, values: Tensor) -> Tensor:
+        reduced: Tensor = self.accelerator.reduce(values) if self.args.world_size > 1 else values
+        return reduced
+
+    # Evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: Loader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Average over the tokens of the whole set; upstream averages the means of batches."""
+        model, tally = self.model_wrapped, Tally()
+        model.eval()
+        if self._optimizer_trains:
+            self.optimizer.eval()
+            self._optimizer_trains = False
+        self.callback_handler.eval_dataloader = dataloader
+        with torch.no_grad():
+            for batch in dataloader:
+                batch = batch.to(self.args.device)
+                out = self.algorithm.loss(lambda one: self.scores(model, one), batch)
+                tally.add({"loss": (out.total, self.algorithm.count(batch)), **(out.measure() if out.measure else {})})
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+                if self.job.interruption.signal is not None and self.is_in_train:
+                    raise Stopped
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in tally.take(self._reduce).items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write whole checkpoints without pickle: see ``saving``."""
+        self.store_flos()
+        self.job.checkpoints.save(self)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Do nothing: the tuner has loaded the weights."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Read our files instead of pickles."""
+        if self.job.resume:
+            self.job.resume.load_optimizer(self)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Read our files instead of pickles."""
+        if self.job.resume:
+            self.job.resume.load_scaler(self)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Read our files instead of pickles; also what the next log line averages over."""
+        if self.job.resume:
+            self.job.resume.load_random_state(self)
+
+    def total_steps(self) -> int:
+        """Return the number of optimizer steps of the whole run."""
+        return int(self.set_initial_training_values(self.args, self.job.train_loader)[-1])
+
+    def stop(self) -> None:
+        """Save where an evaluation was given up, and end as the loop would have."""
+        if self.args.save_strategy != "no" and self.state.global_step:
+            self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.is_in_train = False
+
+    def raise_if_interrupted(self) -> None:
+        """Say how to continue, if a signal ended the run."""
+        number, checkpoint = self.job.interruption.signal, self.job.checkpoints.last
+        if number is None:
+            return
+        where = f"Stopped by {signal.Signals(number).name} at step {self.state.global_step} of {self.state.max_steps}. "
+        if checkpoint is None:
+            raise Interrupted(where + "No checkpoint was written (--save_strategy no).", number)
+        only = " --resume_only_model true" if self.args.save_only_model else ""
+        how = f"To continue, add --resume_from_checkpoint {checkpoint}{only} to the same command."
+        raise Interrupted(where + how, number)
+
+    def final_metrics(self) -> dict[str, float]:
+        """Return the last value of everything that was logged, and the best metric."""
+        found: dict[str, float] = {}
+        for line in self.state.log_history:
+            found |= {name: value for name, value in line.items() if isinstance(value, int | float)}
+        if self.state.best_metric is not None:
+            found[f"best_{self.args.metric_for_best_model}"] = self.state.best_metric
+        return found
+
+    def loop_state(self) -> dict[str, Any]:
+        """Return what the loop has gathered since the last log line, for a checkpoint."""
+        return {"loss": self._tr_loss, "total": self._total_loss_scalar, "logged": self._globalstep_last_logged}
+
+    def set_loop_state(self, state: dict[str, Any]) -> None:
+        """Put back what ``loop_state`` returned."""
+        self._tr_loss.copy_(state["loss"])
+        self._total_loss_scalar = state["total"]
+        self._globalstep_last_logged = state["logged"]
+
+
+def _refuse(rows: Any) -> Any:
+    """Stand in for the collator that ``Trainer`` asks for: batches are made by ``loading``."""
+    raise TypeError("batches come from the loader")

@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM leave a checkpoint from which the run continues as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import torch
+from martlet_train.checkpoint import find_last, verify
+from martlet_train.interruption import Interrupted
+from safetensors.torch import load_file
+
+SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+
+
+def at(step, number=signal.SIGINT, event="on_step_begin", **more):
+    options = {"step": step, "number": int(number), "event": event, **more}
+    sets = [f"callback.send_signal.{key}={value}" for key, value in options.items()]
+    return {"callbacks": ["send_signal"], "set": sets}
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "code"),
+    [(signal.SIGINT, "on_step_begin", 130), (signal.SIGTERM, "on_substep_end", 143)],
+)
+def test_the_step_is_finished_and_saved_and_the_run_continues_from_it(train, tmp_path, number, event, code):
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match="--resume_from_checkpoint") as caught:
+        train(**SETTINGS, **at(2, number, event))
+    assert caught.value.exit_code == code
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    folder = next((tmp_path / "out").iterdir())
+    checkpoint = find_last(folder)
+    assert verify(checkpoint)["facts"]["step"] == 2
+    assert str(checkpoint) in str(caught.value)
+    resumed, whole = train(**SETTINGS, resume_from_checkpoint=str(checkpoint)), train(**SETTINGS)
+    expected = load_file(whole.checkpoint / "model.safetensors")
+    for name, tensor in load_file(resumed.checkpoint / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name])
+
+
+def test_an_evaluation_is_given_up_and_its_step_is_saved(train, rows, tmp_path):
+    with pytest.raises(Interrupted):
+        train(**SETTINGS, val_dataset=[str(rows)], eval_steps=1, **at(2, event="on_prediction_step"))
+    folder = next((tmp_path / "out").iterdir())
+    assert verify(find_last(folder))["facts"]["step"] == 2
+    assert (folder / "logging.jsonl").is_file()
+
+
+def test_a_second_signal_ends_at_once(train, tmp_path):
+    settings = {**SETTINGS, "gradient_accumulation_steps": 3}
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings, **at(2, event="on_substep_end", times=2))
+    assert not list(next((tmp_path / "out").iterdir()).glob("*checkpoint-*"))
+
+
+def test_without_checkpoints_none_is_written(train, tmp_path):
+    with pytest.raises(Interrupted, match="No checkpoint was written"):
+        train(**SETTINGS, save_strategy="no", **at(1))
+    folder = next((tmp_path / "out").iterdir())
+    assert not list(folder.glob("checkpoint-*"))
+
+
+def test_data_workers_do_not_die_of_a_ctrl_c_that_a_terminal_sends_to_all(train, tmp_path):
+    with pytest.raises(Interrupted):
+        train(**SETTINGS, dataloader_num_workers=1, **at(2, children=True))
+    assert verify(find_last(next((tmp_path / "out").iterdir())))["facts"]["step"] == 2

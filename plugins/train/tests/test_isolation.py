@@ -1,0 +1,83 @@
+"""Rows laid one behind another cannot see one another, or packing is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from martlet_sdk.tiny import save_tiny_model
+from martlet_train.batch import Collator
+from martlet_train.isolation import check_isolation
+from martlet_train.scoring import Scorer
+
+from martlet import UsageError
+from martlet.protocols import Encoded
+
+ROWS = [Encoded(ids, ids) for ids in ([5, 6, 7, 8, 9], [11, 12], [21, 22, 23, 24, 25, 26, 27])]
+
+
+def load(folder, attention):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
+def test_packed_logits_are_those_of_each_row_alone(tmp_path, architecture, attention):
+    model = load(save_tiny_model(tmp_path / "model", architecture=architecture), attention).eval()
+    check_isolation(model, "--packing true")
+    scorer = Scorer(model)
+    with torch.no_grad():
+        together = scorer(model, Collator(0, packed=True)(ROWS)).logits
+        alone = torch.cat([scorer(model, Collator(0)([row])).logits for row in ROWS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sliding_window_is_isolated_as_well(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", architecture="mistral", sliding_window=4)
+    check_isolation(load(folder, "sdpa"), "--packing true")
+
+
+def mamba():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    return MambaForCausalLM(MambaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=1, state_size=4))
+
+
+def bloom():
+    from transformers import BloomConfig, BloomForCausalLM
+
+    return BloomForCausalLM(BloomConfig(vocab_size=99, hidden_size=32, n_layer=1, n_head=2))
+
+
+def convolution():
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    config = Lfm2Config(
+        vocab_size=99, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, full_attn_idxs=[1], max_position_embeddings=64,
+    )  # fmt: skip
+    return Lfm2ForCausalLM(config)
+
+
+@pytest.mark.parametrize("make", [mamba, bloom, convolution])
+def test_models_that_carry_a_state_from_row_to_row_are_refused(make):
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match="--packing true: .* cannot keep rows of one sequence apart"):
+        check_isolation(make(), "--packing true")
+
+
+def test_the_probe_leaves_random_state_and_mode_alone(tmp_path):
+    model = load(save_tiny_model(tmp_path / "model"), "sdpa").train()
+    before = torch.get_rng_state()
+    check_isolation(model, "--packing true")
+    assert model.training and torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_flag_that_was_given_is_named(tmp_path, train):
+    bloom().save_pretrained(tmp_path / "bloom")
+    from martlet_sdk.tiny import tiny_tokenizer
+
+    tiny_tokenizer(vocab_size=263).save_pretrained(tmp_path / "bloom")
+    with pytest.raises(UsageError, match="--padding_free true"):
+        train(model=str(tmp_path / "bloom"), padding_free=True, max_length=64)

@@ -1,0 +1,141 @@
+"""Interrupted and resumed is uninterrupted, to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from martlet_sdk.tiny import save_tiny_model
+from martlet_train.state import load_state
+from safetensors.torch import load_file
+
+from martlet import CheckpointError, UsageError
+
+SAME = ("model.safetensors", "optimizer.safetensors", "scheduler.safetensors", "random_state.safetensors")
+
+
+@pytest.fixture(scope="module")
+def dropout(tmp_path_factory):
+    """A model whose every step draws random numbers."""
+    folder = tmp_path_factory.mktemp("dropout") / "model"
+    return save_tiny_model(folder, architecture="gpt2", resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3)
+
+
+def digest(folder):
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SAME}
+
+
+def history(folder):
+    """Return what was logged, times and speeds aside."""
+    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [{key: value for key, value in line.items() if "runtime" not in key and "per_second" not in key} for line in lines]
+
+
+WAYS = {
+    "middle of an epoch": {"save_steps": 2, "max_steps": 5, "per_device_train_batch_size": 2},
+    "end of an epoch": {"save_steps": 3, "num_train_epochs": 2, "gradient_accumulation_steps": 7},
+    "packing": {"packing": True, "packing_length": 48, "gradient_accumulation_steps": 2, "save_steps": 3, "max_steps": 7},
+    "padding_free": {"padding_free": True, "per_device_train_batch_size": 3, "save_steps": 2, "max_steps": 5},
+    "grouped": {"group_by_length": True, "save_steps": 2, "max_steps": 4, "per_device_train_batch_size": 4},
+    "workers": {"dataloader_num_workers": 2, "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 2},
+    "neftune": {"neftune_noise_alpha": 5, "save_steps": 1, "max_steps": 3, "gradient_checkpointing": True},
+    "epochs": {"save_strategy": "epoch", "num_train_epochs": 2, "logging_steps": 3, "eval_strategy": "epoch"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resumed_is_uninterrupted_to_the_bit(train, dropout, rows, way):
+    settings = {"model": str(dropout), "logging_steps": 2, **WAYS[way]}
+    if "eval_strategy" in settings:
+        settings["val_dataset"] = [str(rows)]
+    whole = train(**settings)
+    middle = sorted(whole.folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))[0]
+    torch.manual_seed(1234)  # what a new process would start from
+    resumed = train(**settings, resume_from_checkpoint=str(middle))
+    assert resumed.checkpoint.name == whole.checkpoint.name != middle.name
+    assert digest(resumed.checkpoint) == digest(whole.checkpoint)
+    assert history(resumed.checkpoint) == history(whole.checkpoint)
+
+
+def test_the_link_to_the_last_checkpoint_can_be_resumed_from(train):
+    settings = {"save_steps": 1, "save_total_limit": 1}
+    whole = train(**settings, max_steps=3, lr_scheduler_type="constant")
+    short = train(**settings, max_steps=2, lr_scheduler_type="constant")
+    resumed = train(**settings, max_steps=3, lr_scheduler_type="constant", resume_from_checkpoint=str(short.folder / "last"))
+    assert digest(resumed.checkpoint) == digest(whole.checkpoint)
+
+
+def test_other_splits_of_a_step_continue_on_the_right_rows(train):
+    settings = {"save_steps": 2, "max_steps": 4}
+    whole = train(**settings, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    resumed = train(
+        **settings,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        resume_from_checkpoint=str(whole.folder / "checkpoint-2"),
+    )
+    weights, expected = (load_file(one.checkpoint / "model.safetensors") for one in (resumed, whole))
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def checkpoint(train):
+    return train(max_steps=2, save_steps=1).folder / "checkpoint-1"
+
+
+def test_a_missing_or_altered_file_is_refused_by_name(train, checkpoint):
+    (checkpoint / "random_state.safetensors").unlink()
+    weights = checkpoint / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"random_state\.safetensors") as caught:
+        train(max_steps=2, resume_from_checkpoint=str(checkpoint))
+    assert "model.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"data_seed": 7}, "the training rows|the order of the rows"),
+        ({"gradient_accumulation_steps": 3}, "the rows in a step"),
+        ({"train_dataloader_shuffle": False}, "the order of the rows"),
+    ],
+)
+def test_settings_that_lose_the_place_in_the_data_are_refused(train, checkpoint, changed, words):
+    with pytest.raises(CheckpointError, match=words):
+        train(max_steps=2, resume_from_checkpoint=str(checkpoint), **changed)
+
+
+def test_a_checkpoint_without_optimizer_needs_resume_only_model(train):
+    first = train(max_steps=1, save_only_model=True)
+    with pytest.raises(CheckpointError, match="--resume_only_model true"):
+        train(max_steps=2, resume_from_checkpoint=str(first.checkpoint))
+    second = train(max_steps=2, resume_from_checkpoint=str(first.checkpoint), resume_only_model=True)
+    assert second.checkpoint.name == "checkpoint-2"
+
+
+def test_resume_only_model_keeps_weights_and_position_and_forgets_the_rest(train, checkpoint):
+    settings = {"max_steps": 2, "save_steps": 1, "resume_from_checkpoint": str(checkpoint), "resume_only_model": True}
+    continued = train(**settings)
+    state = load_state(continued.checkpoint / "optimizer.safetensors")["optimizer"]["state"]
+    assert float(state[0]["step"]) == 1  # a new optimizer, at the second step
+    assert [line["step"] for line in history(continued.checkpoint) if "loss" in line] == [1]
+    anew = train(**settings, ignore_data_skip=True)
+    assert sorted(path.name for path in anew.folder.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_nothing_is_trained_when_the_checkpoint_is_at_the_end(train, checkpoint, caplog):
+    last = checkpoint.parent / "checkpoint-2"
+    result = train(max_steps=2, resume_from_checkpoint=str(last))
+    assert result.checkpoint == last.resolve()
+    assert not list(result.folder.glob("checkpoint-*"))
+    assert "nothing left to train" in caplog.text
+
+
+def test_flags_of_resuming_need_a_checkpoint(train):
+    with pytest.raises(UsageError, match="--resume_from_checkpoint, which is not given"):
+        train(resume_only_model=True)

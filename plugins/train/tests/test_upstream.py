@@ -1,0 +1,65 @@
+"""What is overridden in ``transformers.Trainer``, against the installed release."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from martlet_train.trainer import CoreTrainer
+from transformers import Trainer
+
+OVERRIDDEN = {
+    "_get_num_items_in_batch": ["self", "batch_samples", "device"],
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+    "_load_rng_state": ["self", "checkpoint"],
+    "_load_scaler": ["self", "checkpoint"],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
+    "create_optimizer": ["self", "model"],
+    "evaluation_loop": [
+        "self", "dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix",
+    ],
+    "floating_point_ops": ["self", "inputs"],
+    "get_eval_dataloader": ["self", "eval_dataset"],
+    "get_train_dataloader": ["self"],
+    "log": ["self", "logs", "start_time"],
+    "training_step": ["self", "model", "inputs", "num_items_in_batch"],
+}  # fmt: skip
+CALLED = {
+    "set_initial_training_values": ["self", "args", "dataloader"],
+    "get_optimizer_cls_and_kwargs": ["args", "model"],
+    "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
+    "remove_callback": ["self", "callback"],
+    "store_flos": ["self"],
+}
+"""Not overridden, but called or relied on."""
+STATE = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
+"""Attributes of the loop that a checkpoint keeps."""
+
+
+def parameters(name):
+    return list(inspect.signature(getattr(Trainer, name)).parameters)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_an_overridden_method_takes_what_upstream_passes(name):
+    assert parameters(name) == OVERRIDDEN[name]
+    assert list(inspect.signature(getattr(CoreTrainer, name)).parameters) == OVERRIDDEN[name]
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_method_that_we_call_is_as_we_call_it(name):
+    assert parameters(name) == CALLED[name]
+
+
+def test_the_list_is_complete():
+    mine = {name for name in vars(CoreTrainer) if hasattr(Trainer, name) and not name.startswith("__")}
+    assert mine - {"loss_is_scaled_for_ga"} == set(OVERRIDDEN)
+
+
+def test_upstream_still_keeps_the_state_that_we_save():
+    source = inspect.getsource(Trainer)
+    assert all(f"self.{name}" in source for name in STATE)
+    assert "loss_is_scaled_for_ga" in source
+    assert "skip_first_batches(train_dataloader" in source  # resuming relies on it for the position in an epoch

@@ -1,0 +1,16 @@
+# mypy: disable-error-code="no-untyped-def"
+"""A chat template: `[USER]` and `[ASSISTANT]` above each turn. The text is all there is to say about it."""
+
+from martlet import Template, hookimpl
+
+
+@hookimpl
+def provide_templates():
+    yield Template(
+        "my-name",
+        system="[SYSTEM]\n{system}\n\n",
+        prompt="[USER]\n{content}\n\n[ASSISTANT]\n",
+        suffix="<|im_end|>",  # what the model writes last: a token that the tokenizer has
+        separator="\n\n",
+        summary="Plain headers in square brackets.",
+    )

@@ -1,0 +1,1 @@
+"""The plugin modules of packages."""

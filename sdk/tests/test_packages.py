@@ -1,0 +1,139 @@
+"""Packages that ``plugin new --package`` writes are installed by pip, and found by name, as a stranger's are."""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from martlet.cli import main
+from martlet_sdk.scaffold import SCAFFOLDS
+
+NAMES = {kind: f"night-{kind.replace('_', '-')}" for kind in SCAFFOLDS}
+
+
+class Stranger:
+    """A virtual environment that sees what this one has installed, and the packages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        venv.create(root / "venv", with_pip=False, symlinks=True)
+        self.python = root / "venv" / "bin" / "python"
+        (library,) = (root / "venv" / "lib").glob("python*/site-packages")
+        seen = [*site.getsitepackages(), *(path for path in sys.path if path.endswith("site-packages"))]
+        lines = [f"import site; site.addsitedir({path!r})" for path in dict.fromkeys(seen)]
+        (library / "this_environment.pth").write_text("\n".join(lines) + "\n")
+        self.library = library
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(words, cwd=self.root, capture_output=True, text=True, timeout=300, env=environment())
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def martlet(self, *words: str, code: int = 0) -> str:
+        return self.run(str(self.python), "-c", "from martlet.cli import entry; entry()", *words, code=code)
+
+
+def environment() -> dict[str, str]:
+    hidden = ("MARTLET_DISABLE_PLUGIN_AUTOLOAD", "MARTLET_EXTERNAL_PLUGINS", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """Scaffold a package of every kind and install them all."""
+    root = tmp_path_factory.mktemp("stranger")
+    for kind, name in NAMES.items():
+        assert main(["plugin", "new", kind, name, "--package", "--folder", str(root)]) == 0
+    place = Stranger(root)
+    folders = [str(root / f"martlet-{name}") for name in NAMES.values()]
+    pip = [sys.executable, "-m", "pip", "--python", str(place.python), "--disable-pip-version-check", "install", "-q"]
+    place.run(*pip, "--no-deps", "--no-build-isolation", *folders)
+    return place
+
+
+@pytest.fixture(scope="module")
+def results(stranger):
+    """Check every package by name, in one process; plugin -> its results."""
+    text = _has_text()
+    names = [name for kind, name in NAMES.items() if text or kind != "template"]
+    rows = [json.loads(line) for line in stranger.martlet("plugin", "check", *names, "--json").splitlines()]
+    return {name: [row for row in rows if row["plugin"] == name] for name in names}
+
+
+def _has_text():
+    try:
+        metadata.version("martlet-text")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def test_pip_installs_wheels_and_not_links_to_the_sources(stranger):
+    found = {path.name for path in stranger.library.iterdir()}
+    assert {f"martlet_{name.replace('-', '_')}" for name in NAMES.values()} <= found
+    assert (stranger.library / "martlet_night_dataset" / "night_dataset.jsonl").is_file()
+    assert (stranger.library / "martlet_night_loss" / "py.typed").is_file()
+
+
+def test_all_are_listed_by_name(stranger):
+    found = json.loads(stranger.martlet("plugin", "list", "--json"))
+    plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
+    for name in NAMES.values():
+        assert plugins[name]["origin"] == f"martlet-{name}"
+        assert plugins[name]["version"] == "0.1.0"
+        assert plugins[name]["error"] == ""
+    components = {(row["plugin"], row["name"]) for row in found["components"]}
+    assert {(name, name) for name in NAMES.values()} <= components
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SCAFFOLDS if kind != "template"])
+def test_each_keeps_its_contract(kind, results):
+    rows = results[NAMES[kind]]
+    assert len(rows) > 11
+    assert [row for row in rows if row["outcome"] != "passed"] == []
+
+
+def test_a_template_keeps_its_contract(results):
+    if NAMES["template"] not in results:
+        pytest.skip("a declarative template needs martlet-text")
+    assert [row for row in results[NAMES["template"]] if row["outcome"] != "passed"] == []
+
+
+def test_its_own_tests_pass(stranger):
+    tests = str(stranger.root / "martlet-night-reward" / "tests")
+    said = stranger.run(str(stranger.python), "-m", "pytest", "-v", "-p", "no:cacheprovider", tests)
+    assert "rewards:night-reward:one_score_each" in said and " passed" in said
+
+
+def test_the_requirement_on_the_kernel_has_both_bounds(stranger):
+    (info,) = stranger.library.glob("martlet_night_tuner-*.dist-info")
+    requires = metadata.PathDistribution(info).requires
+    assert any(line.startswith("martlet-kernel<") and ">=" in line for line in requires)
+
+
+def test_a_project_folder_is_checked_by_its_plugin(stranger):
+    said = stranger.martlet("plugin", "check", str(stranger.root / "martlet-night-reward"))
+    assert "passed  rewards:night-reward:one_score_each" in said
+
+
+def test_a_project_that_is_not_installed_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MARTLET_DISABLE_PLUGIN_AUTOLOAD")
+    main(["plugin", "new", "reward", "early", "--package", "--folder", str(tmp_path)])
+    assert main(["plugin", "check", str(tmp_path / "martlet-early")]) == 2
+    assert "pip install -e" in capsys.readouterr().err
+
+
+def test_no_placeholder_is_left(stranger):
+    for name in NAMES.values():
+        for path in (stranger.root / f"martlet-{name}").rglob("*"):
+            if path.suffix in (".py", ".md", ".toml"):
+                text = path.read_text()
+                assert not [word for word in ("my_name", "my-name", "MyName", "$") if word in text], path
