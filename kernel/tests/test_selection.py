@@ -40,7 +40,7 @@ def test_an_unknown_component_is_refused_before_anything_runs(refused, demo):
 
 
 def test_one_refuses_several_and_names_their_flags(prepare):
-    with pytest.raises(UsageError, match=r"one loss.*--loss \(flat\).*--chain \(steep\)"):
+    with pytest.raises(UsageError, match=r"a loss.*--loss \(flat\).*--chain \(steep\)"):
         prepare(chain="steep").one("losses")
 
 

@@ -34,7 +34,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), ARGUMENTS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), ARGUMENTS, ids=[row[2] for row in ARGUMENTS])
 def test_arguments(old, new, check, said, fails):
     fails("command", old, new, f"arguments:greet:{check}", said)
 
@@ -59,6 +59,6 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), COMMANDS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), COMMANDS, ids=[row[2] for row in COMMANDS])
 def test_command(old, new, check, said, fails):
     fails("command", old, new, f"commands:greet:{check}", said)

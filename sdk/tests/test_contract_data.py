@@ -35,7 +35,7 @@ PREPROCESSORS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), PREPROCESSORS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), PREPROCESSORS, ids=[row[2] for row in PREPROCESSORS])
 def test_preprocessor(old, new, check, said, fails):
     fails("preprocessor", old, new, f"preprocessors:my-name:{check}", said)
 
@@ -61,7 +61,7 @@ DATASETS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), DATASETS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), DATASETS, ids=[row[2] for row in DATASETS])
 def test_dataset(old, new, check, said, fails):
     fails("dataset", old, new, f"datasets:my-name:{check}", said)
 
@@ -123,7 +123,7 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), SOURCES)
+@pytest.mark.parametrize(("old", "new", "check", "said"), SOURCES, ids=[row[2] for row in SOURCES])
 def test_dataset_source(old, new, check, said, fails):
     fails("source", old, new, f"dataset_sources:lines:{check}", said)
 

@@ -58,7 +58,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), FAULTS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), FAULTS, ids=[row[2] for row in FAULTS])
 def test_fault(old, new, check, said, fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails("reward", old, new, check, said, general=True)

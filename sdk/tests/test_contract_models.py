@@ -85,7 +85,7 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), MODELS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), MODELS, ids=[row[2] for row in MODELS])
 def test_model(old, new, check, said, fails):
     fails("model", old, new, check, said)
 
@@ -137,7 +137,7 @@ ENGINES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), ENGINES)
+@pytest.mark.parametrize(("old", "new", "check", "said"), ENGINES, ids=[row[2] for row in ENGINES])
 def test_engine(old, new, check, said, fails):
     fails("engine", old, new, f"engines:one-by-one:{check}", said)
 
@@ -163,7 +163,7 @@ HUBS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), HUBS)
+@pytest.mark.parametrize(("old", "new", "check", "said"), HUBS, ids=[row[2] for row in HUBS])
 def test_hub(old, new, check, said, fails, tmp_path, monkeypatch):
     (tmp_path / "owner" / "model").mkdir(parents=True)
     (tmp_path / "owner" / "empty").mkdir()

@@ -82,7 +82,7 @@ TEMPLATES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), TEMPLATES)
+@pytest.mark.parametrize(("old", "new", "check", "said"), TEMPLATES, ids=[row[2] for row in TEMPLATES])
 def test_template(old, new, check, said, fails):
     fails("template", old, new, f"templates:brackets:{check}", said)
 
@@ -119,6 +119,6 @@ SCALES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "check", "said"), SCALES)
+@pytest.mark.parametrize(("old", "new", "check", "said"), SCALES, ids=[row[2] for row in SCALES])
 def test_loss_scale(old, new, check, said, fails):
     fails("loss_scale", old, new, f"loss_scales:my-name:{check}", said)

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import site
-import subprocess
-import sys
-import venv
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 from martlet.cli import main
 from martlet_sdk.scaffold import SCAFFOLDS
+from martlet_sdk.stranger import Stranger
 
 NAMES = {kind: f"night-{kind.replace('_', '-')}" for kind in SCAFFOLDS}
-
-
-class Stranger:
-    """A virtual environment that sees what this one has installed, and the packages."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        venv.create(root / "venv", with_pip=False, symlinks=True)
-        self.python = root / "venv" / "bin" / "python"
-        (library,) = (root / "venv" / "lib").glob("python*/site-packages")
-        seen = [*site.getsitepackages(), *(path for path in sys.path if path.endswith("site-packages"))]
-        lines = [f"import site; site.addsitedir({path!r})" for path in dict.fromkeys(seen)]
-        (library / "this_environment.pth").write_text("\n".join(lines) + "\n")
-        self.library = library
-
-    def run(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(words, cwd=self.root, capture_output=True, text=True, timeout=300, env=environment())
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
-
-    def martlet(self, *words: str, code: int = 0) -> str:
-        return self.run(str(self.python), "-c", "from martlet.cli import entry; entry()", *words, code=code)
-
-
-def environment() -> dict[str, str]:
-    hidden = ("MARTLET_DISABLE_PLUGIN_AUTOLOAD", "MARTLET_EXTERNAL_PLUGINS", "PYTHONPATH")
-    return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +21,7 @@ def stranger(tmp_path_factory):
     for kind, name in NAMES.items():
         assert main(["plugin", "new", kind, name, "--package", "--folder", str(root)]) == 0
     place = Stranger(root)
-    folders = [str(root / f"martlet-{name}") for name in NAMES.values()]
-    pip = [sys.executable, "-m", "pip", "--python", str(place.python), "--disable-pip-version-check", "install", "-q"]
-    place.run(*pip, "--no-deps", "--no-build-isolation", *folders)
+    place.install(*(root / f"martlet-{name}" for name in NAMES.values()))
     return place
 
 

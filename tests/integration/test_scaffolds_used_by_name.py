@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from martlet.cli import main
+from martlet_sdk.stranger import Stranger
 
 pytest.importorskip("martlet_train")
 pytest.importorskip("martlet_text")
@@ -132,3 +133,27 @@ def test_a_reward_is_found_by_name_and_keeps_its_contract(plugin, capsys):
 
 def test_a_template_keeps_its_contract(plugin, capsys):
     assert main(["plugin", "check", str(plugin("template"))]) == 0, capsys.readouterr().out
+
+
+def test_installed_packages_are_used_by_name_in_one_run(tmp_path, tiny_model):
+    """Eight packages, installed by pip into an environment of their own, take part in one command."""
+    kinds = ("template", "dataset", "preprocessor", "loss", "loss_scale", "callback", "tuner", "reward")
+    names = {kind: f"day-{kind.replace('_', '-')}" for kind in kinds}
+    for kind, name in names.items():
+        assert main(["plugin", "new", kind, name, "--package", "--folder", str(tmp_path)]) == 0
+    stranger = Stranger(tmp_path)
+    stranger.install(*(tmp_path / f"martlet-{name}" for name in names.values()))
+    layout = tmp_path / "layout.jsonl"
+    layout.write_text('{"question": "Where?", "answer": "Here.", "context": "a map"}\n' * 4)
+    words = ["sft", "--model", str(tiny_model), "--dataset", names["dataset"], str(layout), "--output_dir", "output"]
+    words += ["--template", names["template"], "--loss_type", names["loss"], "--loss_scale", names["loss_scale"]]
+    words += ["--callbacks", names["callback"], "--tuner_type", names["tuner"], "--add_version", "false"]
+    words += ["--max_steps", "2", "--gradient_accumulation_steps", "1", "--logging_steps", "1", "--report_to", "none"]
+    said = stranger.martlet(*words, "--dataloader_num_workers", "0", "--split_dataset_ratio", "0")
+    record = json.loads((tmp_path / "output" / "run.json").read_text())
+    components = {row["name"] for row in record["components"]}
+    assert {name for kind, name in names.items() if kind not in ("reward", "dataset")} <= components
+    assert names["dataset"] in json.dumps(record)
+    assert "the lowest loss so far" in said
+    assert list((tmp_path / "output").rglob("day_tuner.safetensors"))
+    assert f"reward {names['reward']}::" in stranger.martlet("plugin", "show", names["reward"])

@@ -8,13 +8,12 @@ and works in a notebook. ``import martlet`` loads neither torch nor any plugin.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from .cli import load_plugins
 from .config import Config, resolve
-from .external_plugins import VARIABLE, exported
+from .external_plugins import remembered
 from .errors import AmbiguousComponent, CheckpointError, ConfigError, DataError, MartletError
 from .errors import PluginError, UnknownComponent, UsageError
 from .hookspecs import hookimpl
@@ -33,34 +32,34 @@ __all__ = [
 ]  # fmt: skip
 
 
-def run(command: Any, **settings: Any) -> Any:
+def run(command: Any, /, **settings: Any) -> Any:
     """Run a command by name (or an object of ``arguments``) and return what it returns.
 
     ``sft`` and the other training commands return a ``protocols.TrainResult``. Raises ``MartletError``.
     """
-    if not isinstance(command, str):
+    if dataclasses.is_dataclass(command) and not isinstance(command, type):
         given = {f.name: getattr(command, f.name) for f in dataclasses.fields(command)}
         settings = {name: value for name, value in given.items() if value is not UNSET} | settings
-        command = type(command).command
-    with exported(os.environ.get(VARIABLE, "")):
+        command = getattr(command, "command", "")
+    with remembered():
         return prepare(command, **settings).execute()
 
 
-def prepare(command: str = "", *, roles: Sequence[str] = (), **settings: Any) -> Run:
+def prepare(command: str = "", /, *, roles: Sequence[str] = (), **settings: Any) -> Run:
     """Resolve settings without running anything, for a command or for argument groups by their roles."""
     manager, files = load_plugins(settings)
     spec = manager.find(Command, command)[1] if command else Command("session", print, roles=tuple(roles))
     return Run(resolve(spec, manager, files, {name: (value, Origin("code")) for name, value in settings.items()}))
 
 
-def get(kind: str, name: str, **settings: Any) -> Any:
+def get(kind: str, name: str, /, **settings: Any) -> Any:
     """Return a component by name, outside any run: ``martlet.get("engines", "transformers")``."""
     return prepare(**settings).get(kind, name)
 
 
-def arguments(command: str, **settings: Any) -> type:
+def arguments(command: str, /, **settings: Any) -> type:
     """Return a dataclass with every flag of a command as a typed, documented field; ``run`` takes its objects."""
-    with exported(os.environ.get(VARIABLE, "")):
+    with remembered():
         config = prepare(command, **settings).config
     fields = {flag.name: flag.field for flag in config.flags}
     shape = [(f.name, f.type, dataclasses.field(default=UNSET, kw_only=True)) for f in fields.values()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import json
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config", "deb
 
 
 def entry() -> None:
-    """Console script."""
     sys.exit(main(sys.argv[1:]))
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         if words and words[0] not in ("-h", "--help", "--version"):
             result = run_words(words)
             return result if isinstance(result, int) and not isinstance(result, bool) else 0
-        print_overview(words)
+        print(versions() if words[:1] == ["--version"] else overview(start(words)[0]))
         return 0
     except MartletError as error:
         if _debugging(words):
@@ -51,11 +51,6 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-def print_overview(words: list[str]) -> None:
-    """Print what needs no command: the list of commands, or the versions."""
-    print(versions() if words[:1] == ["--version"] else overview(start(words)[0]))
 
 
 def start(words: Sequence[str]) -> tuple[PluginManager, Raw]:
@@ -124,18 +119,7 @@ def make_run(command: Command, manager: PluginManager, rest: list[str], layer: R
         _refuse_words(command, unknown, list(fields), lenient in (True, "true"))
     line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items()}
     config = resolve(command, manager, layer, line)
-    log = logging.getLogger("martlet")
-    log.setLevel(str(config.value("log_level")).upper())
-    if not log.handlers:
-        handler = _StandardError()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
     return Run(config)
-
-
-class _StandardError(logging.StreamHandler[Any]):
-    stream = property(lambda self: sys.stderr, lambda self, value: None)
 
 
 def find_command(manager: PluginManager, words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -155,10 +139,10 @@ def expand(words: list[str]) -> list[str]:
     """Turn ``run.yaml ...`` into ``COMMAND --config run.yaml ...``."""
     if not words[0].endswith((".yaml", ".yml")):
         return words
-    found = read_yaml(Path(words[0])).get("command", (None, 0))[0]
-    if not isinstance(found, str):
-        raise UsageError(f"{words[0]}: it has no `command:` line; add one, such as `command: sft`.")
-    return [*found.split(), "--config", *words]
+    found = read_yaml(Path(words[0])).get("command", ("", 0))[0]
+    if found and isinstance(found, str):
+        return [*found.split(), "--config", *words]
+    raise UsageError(f"{words[0]}: it has no `command:` line; add one, such as `command: sft`.")
 
 
 def _refuse_words(command: Command, unknown: list[str], known: list[str], lenient: bool) -> None:
@@ -171,7 +155,7 @@ def _refuse_words(command: Command, unknown: list[str], known: list[str], lenien
         text = f"{command.name} takes no word {flag!r} here; flags begin with --. See `{command.name} --help`."
     if not lenient:
         raise UsageError(text)
-    print(f"warning: ignored: {text}", file=sys.stderr)
+    print("warning: ignored:", text, file=sys.stderr)
 
 
 def _parser(usage: str, description: str) -> argparse.ArgumentParser:
@@ -221,8 +205,6 @@ def _text(flag: Flag, command: Command) -> str:
 
 def versions() -> str:
     """Return the kernel's version and that of every distribution that adds a plugin."""
-    from importlib import metadata
-
     found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=GROUP) if entry.dist}
     rows = [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())]
     return "\n".join(f"{name} {version}" for name, version in rows)
@@ -230,11 +212,7 @@ def versions() -> str:
 
 def distribution_of(flag: str) -> str:
     """Name the first-party distribution to install for a flag that nothing installed owns, if one is known."""
-    import json
-    from importlib import metadata, resources
-
     known = json.loads(resources.files("martlet").joinpath("known_flags.json").read_text(encoding="utf-8"))
     owner = known.get(flag, "")
-    if not owner or any(dist.name == owner for dist in metadata.distributions()):
-        return ""
-    return f"It belongs to {owner}: pip install {owner}"
+    missing = owner and not any(dist.name == owner for dist in metadata.distributions())
+    return f"It belongs to {owner}: pip install {owner}" if missing else ""

@@ -138,7 +138,8 @@ def resolve(command: Command, manager: PluginManager, files: Raw, line: Raw) -> 
     given |= _parsed(config, line)
     defaults = _defaults(config)
     restored = _restored(config, {**defaults, **given})
-    defaults |= _component_defaults(config, {**defaults, **restored, **given})
+    for item in (item for many in _selected(config, {**defaults, **restored, **given}).values() for item in many):
+        defaults |= _spec_defaults(config, item.spec, Origin("component", f"{item.spec.label} {item.spec.name}"))
     for key, (value, origin) in {**defaults, **restored, **given}.items():
         config.values[key], config.origins[key] = value, origin
     _choose(config)
@@ -215,28 +216,6 @@ def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
     return found
 
 
-def _selectors(config: Config, known: Mapping[str, Given]) -> Iterator[tuple[Flag, str, Origin]]:
-    for flag in config.flags:
-        if flag.field.kind:
-            value, origin = known[flag.key]
-            for name in flag.field.names(value):
-                yield flag, name, origin
-
-
-def _component_defaults(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
-    found: dict[str, Given] = {}
-    for spec in (item.spec for many in _selected(config, known).values() for item in many):
-        found |= _spec_defaults(config, spec, Origin("component", f"{spec.label} {spec.name}"))
-    return found
-
-
-def _find(config: Config, flag: Flag, name: str, origin: Origin) -> tuple[str, Spec]:
-    try:
-        return config.manager.find(kinds(flag.field.kind), name, explicit=origin.given)
-    except (UnknownComponent, AmbiguousComponent) as error:
-        raise type(error)(f"--{flag.name} {name}: {error}") from error
-
-
 def _choose(config: Config) -> None:
     """Let owners of flags that are still None choose, and keep their reason."""
     for spec in dict.fromkeys(flag.group for flag in config.flags):
@@ -253,8 +232,13 @@ def _choose(config: Config) -> None:
 def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Selected]]:
     """Find the components of each kind that selector flags name, and those that a flag switches on."""
     found: dict[str, list[Selected]] = {flag.field.kind: [] for flag in config.flags if flag.field.kind}
-    for flag, name, origin in _selectors(config, known):
-        found[flag.field.kind].append(Selected(*_find(config, flag, name, origin), flag.name))
+    for flag in (flag for flag in config.flags if flag.field.kind):
+        for name in flag.field.names(known[flag.key][0]):
+            try:
+                hit = config.manager.find(kinds(flag.field.kind), name, explicit=known[flag.key][1].given)
+            except (UnknownComponent, AmbiguousComponent) as error:
+                raise type(error)(f"--{flag.name} {name}: {error}") from error
+            found[flag.field.kind].append(Selected(*hit, flag.name))
     for kind, many in found.items():
         for plugin, spec in config.manager.specs(KINDS[kind]):
             owners = config._bare.get(spec.enabled_by, ()) if spec.enabled_by else ()

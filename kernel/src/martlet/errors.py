@@ -35,7 +35,7 @@ class CheckpointError(MartletError):
 
 
 class UnknownComponent(UsageError):
-    """No loaded plugin provides the requested name."""
+    """No loaded plugin provides the name."""
 
 
 class AmbiguousComponent(UsageError):
@@ -54,5 +54,5 @@ class PluginError(UsageError):
 def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
     """Return "Did you mean ...?" for the nearest of ``known``, or the list of them."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=3)
+    close = difflib.get_close_matches(str(name), names, n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"{listed}: {', '.join(names) or 'none'}."

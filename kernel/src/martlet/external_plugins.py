@@ -101,15 +101,14 @@ def remove(reference: str) -> None:
 
 
 @contextmanager
-def exported(value: str) -> Iterator[None]:
-    """Let children see ``value`` in the environment variable, and put back what was there."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
+def remembered() -> Iterator[None]:
+    """Put the environment variable back as it was."""
+    before = os.environ.copy()
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
-        os.environ.update({} if before is None else {VARIABLE: before})
+        os.environ.pop(VARIABLE, None)
+        os.environ.update({name: value for name, value in before.items() if name == VARIABLE})
 
 
 def digest(path: str) -> str:

@@ -109,19 +109,16 @@ def parse(field: Field, raw: Any, where: str) -> Any:
     if field.admits(list) and not isinstance(value, list) and not field.admits(type(value)):
         value = [value]
     try:
-        if not field.admits(bool) and True in [item is True or item is False for item in _items(value)]:
+        items = value if isinstance(value, list) else [value]
+        if not field.admits(bool) and any(isinstance(item, bool) for item in items):
             raise ValueError("a number is not true or false")
         value = adapter(field.type).validate_python(value)
     except (ValidationError, ValueError) as error:
         shown = "what was given" if field.metadata.get("secret") else repr(raw)
         raise UsageError(f"{where}: {describe(field)} is needed, not {shown}.") from error
-    for item in _items(value):
+    for item in value if isinstance(value, list) else [value]:
         _check_item(field, item, where)
     return value
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _plain(raw: Any) -> Any:
@@ -167,7 +164,7 @@ def _check_item(field: Field, item: Any, where: str) -> None:
 def describe(field: Field) -> str:
     """Say in words what a field takes."""
     words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    words |= {dict: "a JSON object"}
-    words |= {list: "a list of words", list[int]: "a list of numbers", list[float]: "a list of numbers"}
+    words |= {dict: "a JSON object", list: "a list of words", list[int]: "a list of numbers"}
+    words[list[float]] = words[list[int]]
     parts = [words.get(member) or words.get(typing.get_origin(member) or member) for member in field.members]
     return " or ".join(part for part in parts if part) or str(field.type)

@@ -42,7 +42,7 @@ globals().update({f"provide_{kind.kind}": _provide(kind) for kind in KINDS.value
 
 @hookspec
 def on_process_start(process: Process) -> None:
-    """A process of the run has started. The one place for process-local side effects; must be safe to call twice."""
+    """A process of the run has started: the place for process-local side effects. Must be safe to call twice."""
 
 
 @hookspec

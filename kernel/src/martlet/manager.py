@@ -94,8 +94,7 @@ class PluginManager:
 
     def add(self, name: str, plugin: object, origin: str = "code", version: str = "") -> None:
         """Register a module or object that is at hand; errors are fatal."""
-        row = Plugin(name, origin, version)
-        with self.guard(row, "loading", fatal=True):
+        with self.guard(row := Plugin(name, origin, version), "loading", fatal=True):
             self._register(row, plugin)
 
     def _register(self, row: Plugin, plugin: object) -> None:
@@ -148,7 +147,7 @@ class PluginManager:
 
         A spec with ``replace=True`` wins only where the user wrote the name (``explicit``) or named the plugin itself.
         """
-        owner, _, bare = name.rpartition("::")
+        owner, _, bare = str(name).rpartition("::")
         hits = [pair for pair in self.specs(kind) if pair[1].name == bare and owner in ("", pair[0])]
         if len(hits) > 1:
             winners = [p for p in hits if p[1].replace and (explicit or self.plugins[p[0]].external)]
@@ -175,11 +174,10 @@ class PluginManager:
             _check_requirement(line, f"{spec.label} {spec.name!r}")
         return spec.build(self.target(spec), options)
 
-    def implementations(self, hook: str, plugins: Iterable[str]) -> list[tuple[str, Any]]:
+    def implementations(self, hook: str, plugins: set[str]) -> list[tuple[str, Any]]:
         """Return ``(plugin, function)`` of those plugins that implement an event hook, in name order."""
-        wanted = set(plugins)
         found = getattr(self.pm.hook, hook).get_hookimpls()
-        return sorted(((i.plugin_name, i.function) for i in found if i.plugin_name in wanted), key=lambda p: str(p[0]))
+        return sorted(((i.plugin_name, i.function) for i in found if i.plugin_name in plugins), key=lambda p: str(p[0]))
 
     def _unknown(self, kind: type[Spec], name: str) -> str:
         lines = [f"No plugin provides {kind.label} {name!r}.", suggest(name, [s.name for _, s in self.specs(kind)])]
@@ -217,9 +215,7 @@ def _check_requirement(line: str, who: str) -> None:
 
 def kinds(name: str | type[S]) -> type[Spec]:
     """Return a kind by its plural or singular name."""
-    if isinstance(name, type):
-        return name
-    for kind in KINDS.values():
-        if name in (kind.kind, kind.label):
-            return kind
+    found = KINDS | {kind.label: kind for kind in KINDS.values()}
+    if isinstance(name, type) or name in found:
+        return name if isinstance(name, type) else found[name]
     raise UnknownComponent(f"There is no kind {name!r}. {suggest(name, KINDS, listed='Kinds')}")

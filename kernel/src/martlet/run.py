@@ -81,22 +81,14 @@ class Record:
         given = self.config.options.items()
         options = {f"{KINDS[kind].label}.{name}.{key}": v for (kind, name), many in given for key, v in many.items()}
         plugins = [{"name": r.name, "origin": r.origin, "version": r.version, "sha256": r.sha256} for r in rows]
+        used = sorted(self.components, key=lambda row: (row["kind"], row["name"]))
+        versions = {name: dist.version for name in LIBRARIES for dist in metadata.distributions(name=name)}
         return {
-            "format": 1,
-            "command": self.config.command.name,
-            "started": self.started,
-            "ended": self.ended,
-            "plugins": plugins,
-            "components": sorted(self.components, key=lambda row: (row["kind"], row["name"])),
-            "settings": settings,
-            "options": options,
-            "libraries": _versions(LIBRARIES),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "world_size": self.process.world_size,
-            "notes": self.notes,
-            "warnings": self.warnings,
-        }
+            "format": 1, "command": self.config.command.name, "started": self.started, "ended": self.ended,
+            "plugins": plugins, "components": used, "settings": settings, "options": options, "libraries": versions,
+            "python": platform.python_version(), "platform": platform.platform(),
+            "world_size": self.process.world_size, "notes": self.notes, "warnings": self.warnings,
+        }  # fmt: skip
 
     def write(self, folder: Path) -> None:
         """Write both files for the first time."""
@@ -122,10 +114,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     os.replace(draft, path)
 
 
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    return {name: dist.version for name in names for dist in metadata.distributions(name=name)}
-
-
 @contextmanager
 def blame(plugin: str, phase: str) -> Iterator[None]:
     """Turn an accident into a ``PluginError`` that names the plugin; let our own errors through."""
@@ -137,16 +125,15 @@ def blame(plugin: str, phase: str) -> Iterator[None]:
         raise PluginError(plugin, phase, error) from error
 
 
-def start_worker(hooks: list[Callable[..., None]], process: Process, worker_id: int) -> None:
-    """Tell plugins that a data worker has started; loads no plugin."""
+def notify(hooks: list[Callable[..., None]], facts: Mapping[str, Any], worker_id: int = 0) -> None:
+    """Call hooks with those facts that they declare. Pickles, so it starts data workers as well."""
     for hook in hooks:
-        notify(hook, process=process)
+        wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
+        hook(**{name: value for name, value in facts.items() if name in wanted})
 
 
-def notify(hook: Callable[..., None], **facts: Any) -> None:
-    """Call a hook with those facts that it declares."""
-    wanted = hook.__code__.co_varnames[: hook.__code__.co_argcount]
-    hook(**{name: value for name, value in facts.items() if name in wanted})
+class _StandardError(logging.StreamHandler[Any]):
+    stream = property(lambda self: sys.stderr, lambda self, value: None)
 
 
 class Run:
@@ -161,6 +148,10 @@ class Run:
         self.command: str = config.command.name
         self.seed: int = config.value("seed")
         self.logger = logging.getLogger("martlet")
+        self.logger.setLevel(str(config.value("log_level")).upper())
+        if not self.logger.handlers:
+            self.logger.addHandler(_StandardError())
+            self.logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         self.folder: Path | None = None
         """The output folder, once ``open`` was called."""
         self.record = Record(config, self.process)
@@ -185,11 +176,9 @@ class Run:
         found = self._selected(kind)
         if len(found) == 1:
             return self._build(found[0].plugin, found[0].spec)
-        label = kinds(kind).label
-        if not found:
-            raise UsageError(f"{self.command} needs a {label}, and no flag chose one.")
         flags = " and ".join(f"--{item.flag} ({item.spec.name})" for item in found)
-        raise UsageError(f"{self.command} takes one {label}, but {flags} chose several.")
+        why = f"{flags} chose several" if found else "no flag chose one"
+        raise UsageError(f"{self.command} needs a {kinds(kind).label}: {why}.")
 
     def all(self, kind: str | type[Spec]) -> list[Any]:
         """Return every component that the user's flags chose, in the user's order."""
@@ -232,22 +221,22 @@ class Run:
     def worker_init(self) -> Callable[[int], None]:
         """A picklable ``worker_init_fn`` for data loaders."""
         hooks = [hook for _, hook in self.manager.implementations("on_process_start", self.config.participants())]
-        return partial(start_worker, hooks, replace(self.process, kind="data worker"))
+        return partial(notify, hooks, {"process": replace(self.process, kind="data worker")})
 
     def emit(self, event: str, **facts: Any) -> None:
         """Tell the participating plugins of an event. Their errors name them."""
         for plugin, hook in self.manager.implementations(event, self.config.participants()):
             with blame(plugin, f"running {event}()"):
-                notify(hook, **facts)
+                notify([hook], facts)
 
     def execute(self) -> Any:
         """Run the command's target between the events, and close the record with what ended it."""
-        target = self.manager.build(self.config.command)
         if self.config.command.raw:
-            return target(self)
+            return self.manager.build(self.config.command)(self)
         random.seed(self.seed)
         self.emit("on_process_start", process=self.process)
-        self.emit("on_config", config=self.config)
+        self.emit("on_config", config=self.config)  # may refuse, so it comes before anything heavy is imported
+        target = self.manager.build(self.config.command)
         error: BaseException | None = None
         try:
             self.emit("on_run_start", run=self)

@@ -17,10 +17,7 @@ from .fields import Field
 
 @dataclass(frozen=True)
 class Origin:
-    """Who gave a value.
-
-    ``source``: default, command, component, chosen, args.json, config, environment, command line or code.
-    """
+    """Who gave a value: default, command, component, chosen, args.json, config, environment, command line, code."""
 
     source: str
     detail: str = ""
@@ -63,15 +60,14 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
                 raise ConfigError(f"{path}:{line}: {key!r} stands twice (first in line {found[key][1]}); remove one.")
             found[key] = (loader.construct_object(value_node, deep=True), line)
         return found
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: not UTF-8 text ({error}).") from error
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or f"not UTF-8 text: {error}"
+        raise ConfigError(f"--config {path}: cannot be read ({why}).") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{path}:{mark.line + 1}" if mark else path
         raise ConfigError(f"{where}: not valid YAML: {_yaml_fault(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}:{line}: {error}.") from error
 
 

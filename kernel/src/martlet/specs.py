@@ -37,7 +37,7 @@ class Spec:
     kind: ClassVar[str] = ""
     """Plural; the hook that provides it is ``provide_{kind}``."""
     label: ClassVar[str] = ""
-    """Singular; what ``--set LABEL.NAME.OPTION=value`` and messages call it."""
+    """Singular; what messages and ``--set`` call it."""
 
     def __init_subclass__(cls, kind: str = "", label: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -125,21 +125,16 @@ class Model(Spec):
     checkpoints: tuple[str, ...] = ()
     """Hub ids or last parts of a path, as ``fnmatch`` patterns."""
     architectures: tuple[str, ...] = ()
-    """Class names, as ``config.json`` lists them."""
 
 
 class ModelPatch(Spec, kind="model_patches"):
-    """A change around loading: ``before_load(config, kwargs, run)``, ``after_load(model, processor, run)``.
-
-    Selected by: ``--model_patches a b``, applied in that order, or a flag (``enabled_by``).
-    """
+    """A change around loading: ``before_load(config, kwargs, run)``, ``after_load(model, processor, run)``."""
 
 
 class Template(Spec):
     """A chat template. Target: a class with ``bind``; most need only the fields, with ``{content}`` and the like."""
 
     prefix: str = ""
-    """Before everything."""
     system: str = ""
     default_system: str | None = None
     prompt: str = ""
@@ -152,10 +147,7 @@ class Template(Spec):
 
 
 class LossScale(Spec):
-    """Token weights: ``(messages, spans) -> one weight a span``, or pieces ``(text, weight)`` that join to its text.
-
-    Selected by: ``--loss_scale a+b``; chained left to right, weights multiply.
-    """
+    """Token weights: ``(messages, spans) -> one weight a span``, or pieces ``(text, weight)`` that join to its text."""
 
     base: bool = False
     """Decides which spans are trained on at all; a chain without one begins with ``default``."""
@@ -171,10 +163,7 @@ class Dataset(Spec):
 
 
 class DatasetSource(Spec):
-    """Where rows come from; its name is the scheme. Target: ``(path, *, subset, split, run) -> rows``.
-
-    A row may carry ``__line__``, from 1.
-    """
+    """Where rows come from, by scheme. Target: ``(path, *, subset, split, run) -> rows``, with ``__line__`` from 1."""
 
     suffixes: tuple[str, ...] = ()
     """File endings it reads, with the dot."""

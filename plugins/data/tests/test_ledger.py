@@ -63,15 +63,14 @@ def test_the_sums_hold_whatever_the_rows_are(lines, count, ratio, data, bound, t
         assert prepared.ledger.as_dict() == ledger
 
 
-def test_dropped_rows_are_named_on_screen_and_on_disk(data_run, bound, chats, caplog):
+def test_dropped_rows_are_named_on_screen_and_on_disk(data_run, bound, chats, logged):
     path = chats(30)
     with open(path, "a") as file:
         file.write("{broken\n")
     run = data_run(folder=True, dataset=[path])
-    with caplog.at_level("INFO", "martlet"):
-        prepare(run, bound(run))
-    assert f"dropped 1 of {path}: malformed JSON, such as {path}:31" in caplog.text
-    assert "rows/s" in caplog.text
+    prepare(run, bound(run))
+    assert f"dropped 1 of {path}: malformed JSON, such as {path}:31" in "\n".join(logged)
+    assert "rows/s" in logged[-1]
     (row,) = (json.loads(line) for line in (run.folder / "dropped.jsonl").read_text().splitlines())
     assert (row["dataset"], row["file"], row["line"], row["reason"]) == (path, path, 31, "malformed JSON")
     assert run.record.notes["data"]["totals"]["dropped"] == {"malformed JSON": 1}
@@ -120,3 +119,14 @@ def test_the_mask_ledger_counts_supervised_tokens(data_run, bound, chats):
         assert one.tokens == sum(len(sample.input_ids) for sample in samples)
         assert one.supervised_tokens == sum(int((sample.labels != -100).sum()) for sample in samples)
         assert 0 < one.share_supervised < 1
+
+
+def test_a_long_fault_is_kept_short(data_run, tmp_path, write_jsonl):
+    from martlet_data.api import load_rows
+
+    role = "many\nlines " * 1000
+    bad = {"messages": [{"role": role, "content": "a"}]}
+    path = write_jsonl(tmp_path / "rows.jsonl", [bad, '{"query": "a"}'])
+    (dropped,) = load_rows(data_run(max_dropped=0.5), [str(path)]).ledger.rows
+    assert len(dropped.detail) <= 300
+    assert "\n" not in dropped.detail

@@ -123,6 +123,12 @@ def test_model_kwargs_with_an_unknown_name_suggest_the_nearest(tiny_model, prepa
         run.one("models").load(run)
 
 
+def test_model_kwargs_of_the_wrong_type_are_refused(tiny_model, prepare):
+    run = prepare(model=str(tiny_model), model_kwargs={"attention_dropout": "much"})
+    with pytest.raises(UsageError, match="--model_kwargs: attention_dropout cannot be 'much'"):
+        run.one("models").load(run)
+
+
 @pytest.mark.parametrize("key", ["_attn_implementation", "auto_map", "quantization_config", "attn_implementation"])
 def test_model_kwargs_cannot_choose_code(key, tiny_model, prepare):
     run = prepare(model=str(tiny_model), model_kwargs={key: "someone/kernel"})

@@ -5,23 +5,24 @@ import os
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import martlet
 import pytest
+
+import martlet
 from martlet import external_plugins as external
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for one another take longer than these models
 HERE = Path(__file__).parent
-WORDS = "the small bird leaves its cliff at dawn and comes back when it is late".split()
+SENTENCE = "the small bird leaves its cliff at dawn and comes back when it is late"
 
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory) -> Path:
     """Write 21 short rows of different lengths; no number of rows here divides another."""
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    lines = []
+    lines, words = [], SENTENCE.split()
     for number in range(21):
-        query = " ".join(WORDS[number % 5 : number % 5 + 2 + number % 4])
-        response = " ".join(WORDS[(number * 7 + k) % len(WORDS)] for k in range(1 + number * 5 % 9))
+        query = " ".join(words[number % 5 : number % 5 + 2 + number % 4])
+        response = " ".join(words[(number * 7 + k) % len(words)] for k in range(1 + number * 5 % 9))
         lines.append(json.dumps({"query": query, "response": response, "channel": "odd" if number % 2 else "even"}))
     file.write_text("\n".join(lines) + "\n")
     return file

@@ -7,11 +7,11 @@ import pickle
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from martlet.protocols import Encoded
 from martlet_train.batch import Collator, sequence_sum
 from martlet_train.loading import Batches, make_loader
 from martlet_train.sampling import BatchSampler, EpochOrder
-
-from martlet.protocols import Encoded
 
 IGNORED = -100
 

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from martlet_train.checkpoint import find_last, verify
 from martlet_train.interruption import Interrupted
-from safetensors.torch import load_file
 
 SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 

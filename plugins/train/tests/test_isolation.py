@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from martlet import UsageError
+from martlet.protocols import Encoded
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train.batch import Collator
 from martlet_train.isolation import check_isolation
 from martlet_train.scoring import Scorer
-
-from martlet import UsageError
-from martlet.protocols import Encoded
 
 ROWS = [Encoded(ids, ids) for ids in ([5, 6, 7, 8, 9], [11, 12], [21, 22, 23, 24, 25, 26, 27])]
 
@@ -63,7 +63,7 @@ def convolution():
 @pytest.mark.parametrize("make", [mamba, bloom, convolution])
 def test_models_that_carry_a_state_from_row_to_row_are_refused(make):
     torch.manual_seed(0)
-    with pytest.raises(UsageError, match="--packing true: .* cannot keep rows of one sequence apart"):
+    with pytest.raises(UsageError, match=r"--packing true: .* cannot keep rows of one sequence apart"):
         check_isolation(make(), "--packing true")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
 from martlet_train.plan import plan
 
 
 def test_steps_parameters_and_files_are_those_of_the_run(prepare, train, tmp_path):
-    settings = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "num_train_epochs": 2, "save_steps": 3}
+    settings = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    settings |= {"num_train_epochs": 2, "save_steps": 3}
     facts = plan(prepare(**settings))
     assert not (tmp_path / "out").exists()
     assert facts["rows"] == {"train": 21, "eval": 0}

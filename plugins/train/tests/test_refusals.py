@@ -45,7 +45,7 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_model_is_read(tra
     file = tmp_path / "file"
     file.write_text("")
     folder = file if place == "a file" else file / "below"
-    with pytest.raises(UsageError, match="--output_dir .* is not a folder"):
+    with pytest.raises(UsageError, match=r"--output_dir .* is not a folder"):
         train(output_dir=str(folder), model=str(tmp_path / "no model"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from martlet_train.sampling import BatchSampler, EpochOrder
 
 units = st.integers(1, 60)

@@ -7,9 +7,10 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train.checkpoint import follow
-from safetensors.torch import load_file
 
 
 def logged(result, key="loss"):
@@ -101,7 +102,17 @@ def test_callbacks_see_every_event(train, standins, rows):
     assert [event for event in seen if event in ("on_train_begin", "on_step_begin", "on_step_end", "on_train_end")] == [
         "on_train_begin", "on_step_begin", "on_step_end", "on_train_end",
     ]  # fmt: skip
-    assert {"on_substep_end", "on_optimizer_step", "on_log", "on_evaluate", "on_prediction_step", "on_save"} <= set(seen)
+    assert {"on_substep_end", "on_optimizer_step", "on_log", "on_evaluate", "on_prediction_step"} <= set(seen)
+    assert seen.index("on_save") > seen.index("on_step_end")
+
+
+def test_a_run_that_a_callback_stops_is_saved_where_it_ended(train):
+    assert train(max_steps=9, callbacks=["stop_after_two"]).checkpoint.name == "checkpoint-2"
+
+
+def test_the_last_checkpoint_is_uploaded_when_asked_to(train, standins):
+    result = train(max_steps=1, push_to_hub=True, hub_model_id="someone/bird", hub_private_repo=True)
+    assert standins().Shelf.given == [(result.checkpoint, "someone/bird", True, "martlet sft")]
 
 
 def test_bfloat16_weights_compute_in_bfloat16_and_say_what_that_costs(train, caplog):
@@ -149,7 +160,8 @@ def test_a_loss_that_is_no_number_is_reported(train, caplog):
 
 def test_the_first_row_is_shown_with_what_is_trained_on(train, capsys):
     train(max_steps=1, save_strategy="no")
-    assert re.search(r"First row \(\d+ tokens; the \d+ in ⟦ ⟧ are trained on\):\n.*⟦.*<\|im_end\|>⟧", capsys.readouterr().err)
+    shown = capsys.readouterr().err
+    assert re.search(r"First row \(\d+ tokens; the \d+ in ⟦ ⟧ are trained on\):\n.*⟦.*<\|im_end\|>⟧", shown)
 
 
 def test_gradient_checkpointing_is_left_out_where_a_model_cannot(train, tmp_path, monkeypatch):

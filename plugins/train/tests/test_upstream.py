@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from martlet_train.trainer import CoreTrainer
 from transformers import Trainer
+
+from martlet_train.trainer import CoreTrainer
 
 OVERRIDDEN = {
     "_get_num_items_in_batch": ["self", "batch_samples", "device"],

@@ -65,6 +65,8 @@ class Converter:
     def recognise(self, columns: frozenset[str]) -> Layout | None:
         """Return the first layout whose columns are all there."""
         if columns not in self._known:
+            if len(self._known) > 10_000:  # rows whose columns are data
+                self._known.clear()
             self._known[columns] = next((one for one in self.layouts if one.columns <= columns), None)
         return self._known[columns]
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from martlet.run import Run
 
 _PEEK = 64
+"""Rows whose columns decide which plugins' layouts are loaded."""
+_LARGE = 1 << 28
+"""Bytes of a file that is worth a word in the log."""
 
 
 @dataclass
@@ -143,6 +146,8 @@ def _open_path(run: Run, path: Path, names: Sequence[str], splits: Sequence[str]
 
 def _open_file(run: Run, path: Path, subset: str, split: str) -> RowTable:
     plugin, spec = reader_of(path, run.manager)
+    if (size := path.stat().st_size) > _LARGE:
+        run.logger.info("Reading %s (%.1f GiB)", path, size / 2**30)
     return _read(run, run.get(DatasetSource, f"{plugin}::{spec.name}"), spec.name, str(path), subset, split)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
@@ -39,14 +40,16 @@ class RowTable(Protocol):
         """Return rows, each with its ``__line__``; one that cannot be read has ``__fault__`` instead of columns."""
 
 
-class Table:
+class Table(ABC):
     """Base of tables: iterating over one gives all rows."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Count the rows."""
 
+    @abstractmethod
     def take(self, indices: Sequence[int]) -> list[Row]:
-        raise NotImplementedError
+        """Return rows by number, as ``RowTable`` says."""
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), 512):

@@ -60,7 +60,7 @@ class Part:
             if strict:
                 raise bad_row(place, drop.reason, drop.detail)
             times = int(self._times[start + drop.position])
-            self.drops.append(Dropped(place, drop.reason, drop.detail, times, drop.length))
+            self.drops.append(Dropped(place, drop.reason, " ".join(drop.detail.split())[:300], times, drop.length))
             self.ledger.dropped[drop.reason] += times
         self._done += count
         return [int(files[owner]) for owner in chunk.owners]

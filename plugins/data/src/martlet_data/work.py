@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from martlet.errors import DataError, MartletError
-from martlet.protocols import Refused
+from martlet.protocols import Encoded, Refused
 
 from .convert import Converter
 from .encoded import Block
 from .rows import LINE, Joined, Row, RowError
 
 if TYPE_CHECKING:
-    from martlet.protocols import BoundTemplate, Encoded
+    from martlet.protocols import BoundTemplate
 
 IGNORED = -100
 STANDARD = frozenset({"messages", "tools"})
@@ -92,20 +93,27 @@ class Work:
             chunk.lines += [line] * len(rows)
 
     def _encode(self, chunk: Chunk) -> None:
-        encoded = self._encoded(chunk.rows)
-        builder = _Builder(self.keep_columns)
-        owners: list[int] = []
-        lines: list[int] = []
-        for row, owner, line, sample in zip(chunk.rows, chunk.owners, chunk.lines, encoded, strict=True):
-            refused = sample if isinstance(sample, Refused) else builder.add(row, sample)
-            if refused is None:
-                owners.append(owner)
-                lines.append(line)
-            else:
+        samples: list[Encoded] = []
+        places: list[int] = []
+        for place, one in enumerate(self._encoded(chunk.rows)):
+            refused = one if isinstance(one, Refused) else idle(one)
+            if refused is not None:
+                owner, line = chunk.owners[place], chunk.lines[place]
                 chunk.drops.append(Drop(owner, line, refused.reason, refused.detail, length_of(refused)))
+            elif isinstance(one, Encoded):
+                samples.append(one)
+                places.append(place)
         chunk.drops.sort(key=lambda drop: drop.position)
-        chunk.rows, chunk.owners, chunk.lines = [], owners, lines
-        chunk.block = builder.block(lines)
+        extras = [self._extra(chunk.rows[place], one) for place, one in zip(places, samples, strict=True)]
+        chunk.owners = [chunk.owners[place] for place in places]
+        chunk.lines = [chunk.lines[place] for place in places]
+        chunk.rows = []
+        chunk.block = flatten(samples, extras, chunk.lines)
+
+    def _extra(self, row: Row, one: Encoded) -> dict[str, Any]:
+        if not self.keep_columns:
+            return one.extra
+        return {k: v for k, v in row.items() if k not in STANDARD} | one.extra
 
     def _encoded(self, rows: list[Row]) -> list[Encoded | Refused]:
         if not rows or self.template is None:
@@ -124,55 +132,45 @@ class Work:
         return encoded
 
 
-class _Builder:
-    """Collect encoded samples in flat arrays."""
+def idle(one: Encoded) -> Refused | None:
+    """Refuse a sample that would teach nothing: a first token is never predicted, and weight 0 is not learnt."""
+    labels, weights = one.labels, one.token_weights
+    first = len(labels) > 0 and labels[0] != IGNORED
+    learns = len(labels) - labels.count(IGNORED) > first
+    if learns and weights is not None:
+        learns = any(w and label != IGNORED for w, label in zip(weights[1:], labels[1:], strict=True))
+    return None if learns else Refused("nothing supervised", "no token of it would be trained on")
 
-    def __init__(self, keep_columns: bool) -> None:
-        self.keep_columns = keep_columns
-        self.ids, self.supervised = bytearray(), bytearray()
-        self.weights = array("f")
-        self.counts: list[int] = []
-        self.lengths: list[int] = []
-        self.weighted: list[int] = []
-        self.extras: list[dict[str, Any]] = []
 
-    def add(self, row: Row, sample: Encoded) -> Refused | None:
-        """Append a sample, or say why it teaches nothing."""
-        ids, labels = np.asarray(sample.input_ids, np.int32), np.asarray(sample.labels, np.int32)
-        if len(ids) != len(labels):
-            raise DataError(f"The template gave {len(labels)} labels for {len(ids)} tokens.")
-        mask = labels != IGNORED
-        count = int(np.count_nonzero(mask))
-        weights = sample.token_weights
-        if count <= int(mask[:1].sum()) or (weights is not None and not any(weights[1:])):
-            return Refused("nothing supervised", "no token of it would be trained on")
-        if (labels != ids)[mask].any():
-            raise DataError("The template gave a label that is neither the token itself nor -100.")
-        self.ids += ids.tobytes()
-        self.supervised += mask.tobytes()
-        self.counts.append(count)
-        if weights is not None:
-            if len(weights) != len(ids):
-                raise DataError(f"The template gave {len(weights)} token weights for {len(ids)} tokens.")
-            self.weighted.append(len(self.lengths))
-            self.weights.extend(weights)
-        self.lengths.append(len(ids))
-        extra = {k: v for k, v in row.items() if k not in STANDARD} if self.keep_columns else {}
-        self.extras.append(extra | sample.extra)
-        return None
-
-    def block(self, lines: list[int]) -> Block:
-        return Block(
-            ids=bytes(self.ids),
-            supervised=bytes(self.supervised),
-            counts=self.counts,
-            lengths=self.lengths,
-            weights=self.weights.tobytes(),
-            weighted=self.weighted,
-            extras=self.extras if any(self.extras) else None,
-            files=[],
-            lines=lines,
-        )
+def flatten(samples: Sequence[Encoded], extras: list[dict[str, Any]], lines: list[int]) -> Block:
+    """Lay samples behind one another in flat arrays. ``DataError`` when a template breaks its contract."""
+    ids, labels, weights, weighted = bytearray(), bytearray(), array("f"), []
+    lengths = [len(one.input_ids) for one in samples]
+    for place, one in enumerate(samples):
+        length = lengths[place]
+        if len(one.labels) != length or (one.token_weights is not None and len(one.token_weights) != length):
+            raise DataError(f"The template gave {len(one.labels)} labels for {length} tokens, or as few weights.")
+        ids += struct.pack(f"{length}i", *one.input_ids)
+        labels += struct.pack(f"{length}i", *one.labels)
+        if one.token_weights is not None:
+            weighted.append(place)
+            weights.extend(one.token_weights)
+    tokens, wanted = np.frombuffer(ids, np.int32), np.frombuffer(labels, np.int32)
+    supervised = wanted != IGNORED
+    if (wanted != tokens)[supervised].any():
+        raise DataError("The template gave a label that is neither the token itself nor -100.")
+    starts = np.cumsum([0, *lengths[:-1]]) if lengths else np.zeros(0, np.int64)
+    return Block(
+        ids=bytes(ids),
+        supervised=supervised.tobytes(),
+        counts=np.add.reduceat(supervised, starts, dtype=np.int64).tolist() if lengths else [],
+        lengths=lengths,
+        weights=weights.tobytes(),
+        weighted=weighted,
+        extras=extras if any(extras) else None,
+        files=[],
+        lines=lines,
+    )
 
 
 def length_of(refused: Refused) -> int:

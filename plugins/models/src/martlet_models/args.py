@@ -35,7 +35,7 @@ class ModelArguments:
     """Memory that device_map may use per device, such as {"0": "20GB", "cpu": "60GB"}."""
     model_kwargs: dict[str, Any] | None = None
     """Settings of config.json to override for this run, such as {"attention_dropout": 0.1}."""
-    trust_remote_code: bool = False
+    trust_remote_code: bool = field(default=False, metadata={"restore": False})
     """Run Python files that the model folder brings along. Read them first."""
     new_special_tokens: list[str] = field(default_factory=list, metadata={"path": True})
     """Special tokens to add to the vocabulary, or .txt files with one token a line."""

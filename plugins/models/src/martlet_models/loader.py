@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from martlet import Run
 
 
+AUTO_CLASSES = {"causal_lm": "AutoModelForCausalLM"}
+"""``--task_type`` to the class that builds its models."""
+
+
 class DefaultLoader:
     """Load a causal language model, its tokenizer, or its shapes alone.
 
@@ -72,7 +76,6 @@ class DefaultLoader:
         not on this machine.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
         folder = self._source(run, download=False).folder
         other = self._owner(run, folder)
@@ -85,9 +88,10 @@ class DefaultLoader:
         for patch in run.all("model_patches"):
             patch.before_load(config, keywords, run)
         dtype = keywords["dtype"] if keywords["dtype"] != "auto" else config.dtype
-        auto: Any = AutoModelForCausalLM
         with torch.device("meta"):
-            model: nn.Module = auto.from_config(config, dtype=dtype, trust_remote_code=settings.trust_remote_code)
+            model: nn.Module = _auto(settings.task_type).from_config(
+                config, dtype=dtype, trust_remote_code=settings.trust_remote_code
+            )
         if settings.new_special_tokens:
             tokens.extend_model(model, self._tokenizer(run, folder))
         return model
@@ -167,12 +171,9 @@ class DefaultLoader:
         return tokenizer
 
     def _read(self, run: Run, source: Source, config: Any, keywords: dict[str, Any]) -> Any:
-        from transformers import AutoModelForCausalLM
-
         settings = run.config[ModelArguments]
-        auto: Any = AutoModelForCausalLM
         try:
-            model, report = auto.from_pretrained(
+            model, report = _auto(settings.task_type).from_pretrained(
                 source.folder,
                 config=config,
                 trust_remote_code=settings.trust_remote_code,
@@ -189,6 +190,13 @@ class DefaultLoader:
         if source.id:
             model.name_or_path = model.config.name_or_path = source.id
         return model
+
+
+def _auto(task: str) -> Any:
+    """Return the class of transformers that builds models for a task."""
+    import transformers
+
+    return getattr(transformers, AUTO_CLASSES[task])
 
 
 def _explained(folder: Path, error: Exception) -> MartletError:

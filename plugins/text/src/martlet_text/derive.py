@@ -13,11 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from .conversation import Conversation, Message, RowError
-from .marks import PLANS, Hit, Marks
+from .marks import PLANS, Hit, Marks, unmarked
 from .sandbox import TemplateError
 from .vocabulary import Vocabulary
 
@@ -89,6 +88,7 @@ class Derivation:
             text = self._render(conversation.messages, conversation.tools, False)
         except TemplateError as error:
             raise RowError("template refuses", str(error)) from None
+        self._check_unmarked(conversation)
         marks, hits = self._located(conversation, text)
         proof = _Proof(self, conversation, marks, text, hits)
         found = Derived(text, [])
@@ -97,7 +97,7 @@ class Derivation:
                 region, confirmed = proof.region(index, found.regions[-1].end if found.regions else 0)
                 found.regions.append(region)
                 found.confirmed += confirmed
-        found.parts = _parts(marks, hits)
+        found.parts = _parts(marks, hits, text)
         found.fields = _fields(marks, hits)
         found.verbatim = self._controls(text, marks, hits)
         return found
@@ -108,6 +108,8 @@ class Derivation:
         best: tuple[Marks, list[Hit]] | None = None
         for plan in PLANS:
             marks = Marks(conversation.messages, plan, self._control)
+            if marks.exposed:
+                continue
             try:
                 marked = self.marked(marks, len(conversation.messages), conversation.tools, prompt=False)
             except TemplateError:
@@ -131,6 +133,7 @@ class Derivation:
 
     def verbatim(self, conversation: Conversation, text: str, render: Render) -> list[tuple[int, int]]:
         """Return where control tokens stand in a prompt that its messages brought in."""
+        self._check_unmarked(conversation)
         for plan in PLANS[:2]:
             marks = Marks(conversation.messages, plan, self._control)
             if not any(place.kind == "control" for place in marks.places):
@@ -143,13 +146,20 @@ class Derivation:
     def _controls(self, text: str, marks: Marks, hits: list[Hit]) -> list[tuple[int, int]]:
         """Return where the control tokens stand that a user wrote; every one has to be found again, whole."""
         found = []
-        for first, second in pairwise(hits):
-            place, other = marks.places[first.mark], marks.places[second.mark]
-            if place.kind == "control" and other.kind == "control" and second.mark == first.mark + 1:
-                if self._control is None or not self._control.fullmatch(text[first.position : second.position]):
-                    raise RowError("special token", "a special token in the text of a user is changed by the template")
+        controls = [hit for hit in hits if marks.places[hit.mark].kind == "control"]
+        for first, second in zip(controls[::2], controls[1::2], strict=False):
+            whole = first.mark % 2 == 0 and second.mark == first.mark + 1  # marks come in pairs
+            if whole and self._control and self._control.fullmatch(text[first.position : second.position]):
                 found.append((first.position, second.position))
+        if 2 * len(found) != len(controls):
+            raise RowError("special token", "the template changes a special token in the text of a user")
         return found
+
+    def _check_unmarked(self, conversation: Conversation) -> None:
+        """Refuse control tokens where no marks can be set: in the definitions of tools, in names and keys."""
+        for text in unmarked(conversation.messages, conversation.tools) if self._control else ():
+            if found := self._control.search(text) if self._control else None:
+                raise RowError("special token", f"{found.group()!r} stands in a tool's definition, a name or a key")
 
 
 @dataclass(slots=True)
@@ -323,13 +333,32 @@ def _fields(marks: Marks, hits: list[Hit]) -> list[int | None] | None:
     return [starts.get(number) for number, kind in enumerate(marks.kinds) if kind != "name"]
 
 
-def _parts(marks: Marks, hits: list[Hit]) -> list[Part]:
-    """Join the marks of one message that follow one another."""
+def _parts(marks: Marks, hits: list[Hit], text: str) -> list[Part]:
+    """Join the fields of one message that follow one another."""
     found: list[Part] = []
     for hit in hits:
         message = marks.places[hit.mark].message
+        start, end = _extent(marks, hit, text)
         if found and found[-1].message == message:
-            found[-1] = Part(found[-1].start, hit.position, message)
+            found[-1] = Part(min(found[-1].start, start), max(found[-1].end, end), message)
         else:
-            found.append(Part(hit.position, hit.position, message))
+            found.append(Part(start, end, message))
     return found
+
+
+def _extent(marks: Marks, hit: Hit, text: str) -> tuple[int, int]:
+    """Return the characters of the whole field that a mark stands in, or its position where the template changed it."""
+    place = marks.places[hit.mark]
+    field = marks.texts[place.field]
+    core = field.strip()
+    start = hit.position - place.offset
+    end = start + len(core)
+    if start < 0 or text[start:end] != core:
+        return hit.position, hit.position
+    before = field[: len(field) - len(field.lstrip())]
+    after = field[len(field.rstrip()) :]
+    if before and text.startswith(before, start - len(before)):
+        start -= len(before)
+    if after and text.startswith(after, end):
+        end += len(after)
+    return start, end

@@ -98,6 +98,37 @@ def _mapped_value(number: int, value: Any, change: FieldMap) -> Any:
     return value
 
 
+def unmarked(messages: Sequence[Message], tools: Any) -> Iterator[str]:
+    """Yield every string that a template sees and ``map_fields`` does not: definitions, ids, names, keys."""
+    yield from _strings(tools)
+    for message in messages:
+        for key, value in message.items():
+            if key == "tool_calls":
+                for call in value:
+                    yield from _strings({**call, "function": {**call["function"], "name": "", "arguments": None}})
+                    yield from _keys(call["function"]["arguments"])
+            elif key not in ("content", *REASONING):
+                yield key
+                yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        yield from _keys(value)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(item, dict | list):
+            yield from _keys(item)
+
+
 class Marks:
     """The marks of one conversation."""
 
@@ -106,10 +137,14 @@ class Marks:
         """By mark."""
         self.kinds: list[Kind] = []
         """By field."""
+        self.texts: list[str] = []
+        """By field."""
         self.plan, self._control = plan, control
+        self.exposed = False
+        """A user's control token has no marks."""
         self._split = re.compile(f"{control.pattern}|{_TAG}" if control else _TAG)
         self._roles = [message["role"] for message in messages]
-        self._texts = texts = _texts(messages)
+        texts = _texts(messages)
         self._first = next((first for first in _PLANES if not any(_PRIVATE[first].search(text) for text in texts)), -1)
         if self._first < 0:
             raise RowError("private-use characters", "the text holds characters of both private-use planes of Unicode")
@@ -132,9 +167,13 @@ class Marks:
     def _mark(self, message: int, kind: Kind, text: str) -> str:
         answer = self._roles[message] == "assistant"
         skipped = (kind == "argument" and not self.plan.arguments) or (kind == "name" and message not in self._bare)
-        if skipped or not (answer or self.plan.others) or not text.strip():
+        if not (answer or self.plan.others):
+            self.exposed |= bool(self._control and self._control.search(text))
+            skipped = True
+        if skipped or not text.strip():
             return text
         self.kinds.append(kind)
+        self.texts.append(text)
         lead = len(text) - len(text.lstrip())
         out, last = [], 0
         for start, end, found in self._segments(text, kind, answer):

@@ -60,7 +60,7 @@ def _stops(tail: str, twice: Derived | None, called: Derived | None, vocabulary:
     if twice:
         region = twice.regions[0]
         ended = twice.text[twice.text.index(ANSWER) + len(ANSWER) : region.end]
-        if tail.startswith(ended):
+        if not tail.strip() or tail.startswith(ended):
             found.add(vocabulary.trailing(ended))
     return found - {""}
 

@@ -82,7 +82,9 @@ class TrainerArguments:
     """Leave optimizer, scheduler and random state out of checkpoints; training cannot be resumed exactly then."""
     save_on_each_node: bool = False
     """Write checkpoints on every machine, not on the first alone."""
-    resume_from_checkpoint: str | None = field(default=None, metadata={"path": True, "restore": False})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"path": True, "checkpoint": True, "restore": False}
+    )
     """Continue from this checkpoint folder (or the link `last`); keep all other flags as they were."""
     resume_only_model: bool = field(default=False, metadata={"restore": False})
     """With `--resume_from_checkpoint`: take the weights and the position, not optimizer and random state."""

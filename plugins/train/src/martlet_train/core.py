@@ -34,7 +34,8 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
 
     In this order, so that mistakes show early: flags, output folder, tokenizer, rows, weights.
     """
-    folder = choose_folder(run)
+    folder = choose_folder(run).absolute()
+    from .checkpoint import sweep
     from .interruption import Interruption
     from .training_arguments import training_arguments
 
@@ -43,6 +44,8 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
     models = run.one(Model)
     template = run.one(Template).bind(models.load_processor(run), run)
     run.open(folder)
+    if run.process.rank == 0:
+        sweep(folder)
     prepared = algorithm.data(run, template)
     loaded, model = _model(run, models, resume)
     with Interruption() as interruption:
@@ -53,7 +56,7 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
             metrics = _train(trainer)
     checkpoint = trainer.job.checkpoints.last
     _upload(run, checkpoint)
-    return TrainResult(folder, checkpoint, metrics, prepared.ledger.as_dict())
+    return TrainResult(run.folder or folder, checkpoint, metrics, prepared.ledger.as_dict())
 
 
 def _checkpoint(run: Run) -> Resume | None:
@@ -120,6 +123,7 @@ class Setup:
         facts = self._facts(sampler)
         if self.resume is not None:
             self.resume.check(facts)
+            self.resume.warn_of_changes(self.run)
         groups = getattr(self.run.one(Tuner), "parameter_groups", None)
         job = Job(
             run=self.run,
@@ -165,13 +169,13 @@ class Setup:
             packs = pack(rows.lengths, capacity)
             log.info("%s rows fill %s packs of %s to %.1f%%.", len(rows), len(packs), capacity, 100 * packs.fill)
             self.run.note("packing", {"packs": len(packs), "capacity": capacity, "fill": round(packs.fill, 4)})
-        per_step = flags.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        self.per_step = flags.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         order = EpochOrder(
             units=len(rows) if packs is None else len(packs),
             seed=self.run.config[DataArguments].data_seed,
             shuffle=flags.train_dataloader_shuffle,
             lengths=rows.lengths.tolist() if flags.group_by_length else None,
-            per_step=per_step,
+            per_step=self.per_step,
         )
         sampler = BatchSampler(
             order,
@@ -234,7 +238,7 @@ class Setup:
         from .saving import Checkpoints
 
         return Checkpoints(
-            folder=Path(self.args.output_dir).resolve(),
+            folder=self.run.folder or Path(self.args.output_dir or "."),
             save_weights=self._save_weights,
             facts=facts,
             keep=self.flags.save_total_limit,
@@ -267,10 +271,11 @@ class Setup:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.model.parameters())
         steps = trainer.total_steps()
+        self.reporter.images = steps > 1  # one point is no curve, and drawing takes longer than a step
         log.info(
             "%s of %s parameters are trained (%.2f%%); %s steps of %s rows.",
             f"{trained:,}", f"{total:,}", 100 * trained / max(total, 1), f"{steps:,}",
-            trainer.job.train_loader.batch_sampler.order.per_step,
+            self.per_step,
         )  # fmt: skip
         self.run.note("training", {"trainable_parameters": trained, "parameters": total, "steps": steps})
 
@@ -290,13 +295,14 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     try:
         trainer.train(resume_from_checkpoint=str(position) if position else None)
     except Stopped:
-        trainer.stop()
+        trainer.end()
     except torch.OutOfMemoryError as error:
         raise MartletError(
             f"The device ran out of memory in step {trainer.state.global_step + 1}. Lower "
             "--per_device_train_batch_size (--gradient_accumulation_steps makes up for it), --max_length or "
             "--packing_length, or use --gradient_checkpointing true."
         ) from error
+    trainer.save_last()
     trainer.raise_if_interrupted()
     return trainer.final_metrics()
 

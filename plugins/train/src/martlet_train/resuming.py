@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from martlet import CheckpointError
+from martlet import CheckpointError, Run
 
 from .checkpoint import follow, verify
 from .state import load_optimizer, load_state, set_rng_state
@@ -30,7 +29,12 @@ SAME = {
 }
 """Facts of a checkpoint that place a run among its rows, and how to name them."""
 
-log = logging.getLogger("martlet")
+STEERING = (
+    "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_ratio",
+    "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args", "max_grad_norm",
+    "neftune_noise_alpha", "label_smoothing_factor", "bf16", "fp16", "loss_type",
+)  # fmt: skip
+"""Flags that change the result; with other values than before, resuming is allowed and not exact."""
 
 
 def random_file(rank: int, world_size: int) -> str:
@@ -76,6 +80,21 @@ class Resume:
                     f"--resume_from_checkpoint {self.folder}: {what} differ from those of the checkpoint, so the place "
                     "in the data is lost. Use the same flags, or --ignore_data_skip true to begin the epoch anew."
                 )
+
+    def warn_of_changes(self, run: Run) -> None:
+        """Tell the user which settings are not those of the checkpoint."""
+        file = self.folder / "args.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        changed = [
+            f"{flag} ({before[flag]} then, {run.config.value(flag)} now)"
+            for flag in STEERING
+            if flag in before and before[flag] != run.config.value(flag)
+        ]
+        if changed and not self.weights_only:
+            run.warn(
+                f"{self.folder} was made with other settings: {', '.join(changed)}. The optimizer keeps its own from then; "
+                "this is not an exact continuation."
+            )
 
     def load_optimizer(self, trainer: CoreTrainer) -> None:
         """Put back the optimizer and the schedule."""

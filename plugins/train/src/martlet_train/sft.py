@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def main(run: Run) -> TrainResult:
     """Run the trainer that is named like the command. Commands ``sft`` and ``pt``."""
-    accepted = run.spec(Trainer, run.command).contracts
-    for loss in run.selected(Loss):
+    accepted = cast(Trainer, run.spec(Trainer, run.command)).contracts
+    for loss in cast(list[Loss], run.selected(Loss)):
         if loss.contract not in accepted:
             takes = ", ".join(accepted)
             raise UsageError(f"--loss_type {loss.name} is a {loss.contract} loss; {run.command} takes: {takes}.")

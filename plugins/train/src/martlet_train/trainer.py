@@ -55,7 +55,7 @@ class CoreTrainer(Trainer):
 
     def __init__(self, job: Job) -> None:
         self.job, self.algorithm, self.scorer = job, job.algorithm, job.scorer
-        config = getattr(job.model, "config", None)
+        config: Any = getattr(job.model, "config", None)
         use_cache = getattr(config, "use_cache", None)
         super().__init__(
             model=job.model,
@@ -88,7 +88,7 @@ class CoreTrainer(Trainer):
         """Count the whole optimizer step, over all processes: the divisor of the exact mean."""
         count = float(sum(self.algorithm.count(batch) for batch in batch_samples))
         if self.job.exact_mean and self.args.world_size > 1:
-            count = float(self.accelerator.reduce(torch.tensor(count, device=device, dtype=torch.float64)).item())
+            count = float(self._reduce(torch.tensor(count, device=device)).item())
         return max(count, 1.0)
 
     # One step
@@ -104,7 +104,7 @@ class CoreTrainer(Trainer):
         loss = self.compute_loss(model, inputs.to(self.args.device), num_items_in_batch=num_items_in_batch)
         every = self.args.torch_empty_cache_steps
         if every and self.state.global_step % every == 0:
-            torch.accelerator.memory.empty_cache()
+            torch.cuda.empty_cache()
         self.accelerator.backward(loss)
         return loss.detach()
 
@@ -167,7 +167,10 @@ class CoreTrainer(Trainer):
         super().log(logs, start_time)
 
     def _reduce(self, values: Tensor) -> Tensor:
-        reduced: Tensor = self.accelerator.reduce(values) if self.args.world_size > 1 else values
+        """Add up over processes."""
+        if self.args.world_size == 1:
+            return values
+        reduced: Tensor = self.accelerator.reduce(values, reduction="sum")
         return reduced
 
     # Evaluation
@@ -228,10 +231,13 @@ class CoreTrainer(Trainer):
         """Return the number of optimizer steps of the whole run."""
         return int(self.set_initial_training_values(self.args, self.job.train_loader)[-1])
 
-    def stop(self) -> None:
-        """Save where an evaluation was given up, and end as the loop would have."""
+    def save_last(self) -> None:
+        """Save where the loop has ended, unless that is done: a callback may have stopped it, or a signal."""
         if self.args.save_strategy != "no" and self.state.global_step:
-            self._save_checkpoint(self.model, None)
+            self._save_checkpoint(self.model_wrapped, None)
+
+    def end(self) -> None:
+        """End as the loop would have, after an evaluation that was given up."""
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         self.is_in_train = False
 

@@ -61,12 +61,13 @@ def training_arguments(run: Run, folder: Path) -> TrainingArguments:
 
 
 def _check_names(flags: TrainerArguments) -> None:
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+    from transformers.integrations import integration_utils as trackers
 
     for name in other_reports(flags.report_to):
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise UsageError(f"--report_to {name}: there is none of that name. {suggest(name, INTEGRATION_TO_CALLBACK)}")
-        if name not in get_available_reporting_integrations():
+        known = trackers.INTEGRATION_TO_CALLBACK
+        if name not in known:
+            raise UsageError(f"--report_to {name}: there is none of that name. {suggest(name, known)}")
+        if name not in trackers.get_available_reporting_integrations():
             raise UsageError(f"--report_to {name}: its package is not installed; try `pip install {name}`.")
     for flag, value, known in (
         ("optim", flags.optim, [one.value for one in OptimizerNames]),

@@ -63,7 +63,7 @@ def _bind(kit: Kit, spec: Template) -> Bench:
 
     tokenizer = tiny_tokenizer()
     ends = [text.strip() for text in (spec.suffix, *spec.stop_words)]
-    tokenizer.add_tokens([AddedToken(text, special=True) for text in ends if text])
+    tokenizer.add_tokens([AddedToken(text, special=True) for text in ends if text and "{" not in text])
     if any("{bos}" in value for value in vars(spec).values() if isinstance(value, str)):
         tokenizer.bos_token = "<|begin_of_text|>"
     return Bench(kit.build(spec).bind(tokenizer, kit.run("model", "template", select=spec)), tokenizer)

@@ -80,7 +80,6 @@ def knowledge() -> Iterator[Pair]:
     for colour, things in COLOURS.items():
         for thing in things.split(", "):
             yield f"What colour is {thing}?", f"{thing[0].upper()}{thing[1:]} is {colour}."
-            yield f"Which colour does {thing} have?", f"{thing[0].upper()}{thing[1:]} is {colour}."
     for one, other in [*OPPOSITES.items(), *((b, a) for a, b in OPPOSITES.items())]:
         yield f"What is the opposite of {one}?", f"The opposite of {one} is {other}."
     for animal, sound in SOUNDS.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,25 @@ class QuickstartResult:
 
 def main(run: Run) -> QuickstartResult:
     """Give the tour."""
+    with _without_bars():
+        return _tour(run)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the progress bars of transformers back: loading a model this small takes no time."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _tour(run: Run) -> QuickstartResult:
     folder = choose_folder(Path(run.config[QuickstartArguments].folder))
     show, started = Show(), time.perf_counter()
     show.title(folder)
@@ -125,7 +145,7 @@ def full_training(model: Path, data: Path, output: Path) -> list[str]:
         *("--dataset", str(data / "lessons.jsonl")),
         *("--tuner_type", "full"),
         *("--learning_rate", "4e-3"),
-        *("--num_train_epochs", "12"),
+        *("--num_train_epochs", "10"),
         *("--per_device_train_batch_size", "16"),
         *("--warmup_ratio", "0.05"),
         *("--gradient_checkpointing", "false"),

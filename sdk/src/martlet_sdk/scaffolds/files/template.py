@@ -10,7 +10,7 @@ def provide_templates():
         "my-name",
         system="[SYSTEM]\n{system}\n\n",
         prompt="[USER]\n{content}\n\n[ASSISTANT]\n",
-        suffix="<|im_end|>",  # what the model writes last: a token that the tokenizer has
+        suffix="{eos}",  # what the model writes last: the end-of-turn token of its tokenizer
         separator="\n\n",
         summary="Plain headers in square brackets.",
     )

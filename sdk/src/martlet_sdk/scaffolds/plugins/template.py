@@ -11,7 +11,7 @@ def provide_templates() -> Iterator[Template]:
         "my-name",
         system="[SYSTEM]\n{system}\n\n",
         prompt="[USER]\n{content}\n\n[ASSISTANT]\n",
-        suffix="<|im_end|>",  # what the model writes last: a token that the tokenizer has
+        suffix="{eos}",  # what the model writes last: the end-of-turn token of its tokenizer
         separator="\n\n",
         summary="Plain headers in square brackets.",
     )
