@@ -6,11 +6,12 @@ import inspect
 import json
 from typing import Any
 
+from mkdocs.structure.files import File, Files
+
 from martlet import hookspecs
 from martlet.fields import docstrings
 from martlet.manager import PluginManager
 from martlet.specs import KINDS, Command, Spec
-from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -37,13 +38,33 @@ def kinds(manager: PluginManager) -> str:
     for name in ("on_process_start", "on_config", "on_run_start", "on_run_end"):
         hook = getattr(hookspecs, name)
         lines += [f"### `{name}{inspect.signature(hook)}`", "", inspect.cleandoc(hook.__doc__), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_targets()])
+
+
+def _targets() -> list[str]:
+    """Describe what the class targets must be able to do, from ``martlet_sdk.protocols``."""
+    from martlet import protocols as data
+    from martlet_sdk import protocols
+
+    lines = ["## What targets must be able to do", ""]
+    for owner in (data, protocols):
+        for name, cls in vars(owner).items():
+            if not (inspect.isclass(cls) and cls.__module__ == owner.__name__ and getattr(cls, "_is_protocol", False)):
+                continue
+            lines += [f"### `{name}`", "", inspect.cleandoc(cls.__doc__ or ""), ""]
+            for method, function in vars(cls).items():
+                if inspect.isfunction(function) and not method.startswith("_"):
+                    text = " ".join((function.__doc__ or "").split())
+                    lines.append(f"- `{method}{inspect.signature(function)}`: {text}")
+            lines.append("")
+    return lines
 
 
 def _facts(kind: type[Spec]) -> list[str]:
     own = vars(kind).get("__annotations__", {})
     texts = docstrings(kind)
-    rows = [f"| `{name}` | {' '.join(texts.get(name, '').split())} |" for name in own if name not in ("kind", "label", "_")]
+    shown = [name for name in own if name not in ("kind", "label", "_")]
+    rows = [f"| `{name}` | {' '.join(texts.get(name, '').split())} |" for name in shown]
     return ["| fact | meaning |", "|---|---|", *rows, ""] if rows else []
 
 

@@ -122,6 +122,19 @@ def test_a_stretched_model_keeps_its_settings_when_saved(tiny_model, tmp_path, p
     assert torch.equal(logits(again.one("models").load(again).model), logits(loaded.model))
 
 
+@pytest.mark.parametrize("scaling", ["linear", "dynamic", "yarn", {"type": "yarn", "factor": 4.0}], ids=str)
+def test_the_same_flags_leave_a_saved_stretched_model_as_it_is(scaling, tiny_model, tmp_path, prepare):
+    flags = {"rope_scaling": scaling, "max_model_len": 8192}
+    run = prepare(model=str(tiny_model), **flags)
+    loaded = run.one("models").load(run)
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.processor.save_pretrained(tmp_path / "saved")
+    again = prepare(model=str(tmp_path / "saved"), **flags)
+    reloaded = again.one("models").load(again).model
+    assert reloaded.config.rope_parameters == loaded.model.config.rope_parameters
+    assert torch.equal(logits(reloaded), logits(loaded.model))
+
+
 def test_max_model_len_alone_replaces_the_recorded_length(tiny_model, prepare):
     run = prepare(model=str(tiny_model), max_model_len=1024)
     assert run.one("models").load(run).model.config.max_position_embeddings == 1024

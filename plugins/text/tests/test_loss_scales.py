@@ -20,9 +20,9 @@ TURNS: list[dict[str, Any]] = [
 CALL = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call><|im_end|>'
 
 
-@pytest.fixture
-def plugin(tmp_path: Any) -> str:
-    path = tmp_path / "weighing.py"
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: Any) -> str:
+    path = tmp_path_factory.mktemp("plugin") / "weighing.py"
     path.write_text(
         '''
 from martlet import LossScale, hookimpl

@@ -41,14 +41,17 @@ def _parameters(text: Any, scaling: Mapping[str, Any] | str, length: int | None,
             "set rope_parameters through --model_kwargs."
         )
     base = {key: current[key] for key in ("rope_theta", "partial_rotary_factor") if key in current}
+    original = current.get("original_max_position_embeddings") or trained
     if isinstance(scaling, str):
-        return base | _named(scaling, length, current.get("original_max_position_embeddings") or trained)
+        if current.get("rope_type") == scaling and length is not None and trained == length:
+            return dict(current)  # a checkpoint that was saved stretched
+        return base | _named(scaling, length, original)
     given = dict(scaling)
     kind = given.pop("type", None) or given.get("rope_type")
     if not isinstance(kind, str):
         raise UsageError('--rope_scaling: say which type, as in {"rope_type": "yarn", "factor": 4.0}.')
-    if kind in KEEPS_ORIGINAL and trained is not None:
-        given.setdefault("original_max_position_embeddings", trained)
+    if kind in KEEPS_ORIGINAL and original is not None:
+        given.setdefault("original_max_position_embeddings", original)
     return base | given | {"rope_type": kind}
 
 

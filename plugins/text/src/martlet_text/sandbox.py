@@ -24,8 +24,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 STEPS = 1_000_000
 """Loop iterations and calls of one rendering."""
-SIZE = 64 * 1024 * 1024
-"""Characters, or items, of any value it builds, and of the rendering."""
+SIZE = 32 * 1024 * 1024
+"""Characters of a text that it builds, and of the rendering."""
+ITEMS = 1_000_000
+"""Items of a list that it builds."""
 SECONDS = 20.0
 """Time for one rendering."""
 
@@ -81,7 +83,8 @@ def _sized(value: Any) -> Any:
     if isinstance(value, int):
         large = abs(value) > 10**15
     else:
-        large = isinstance(value, str | Sequence | Mapping) and len(value) > SIZE
+        limit = SIZE if isinstance(value, str) else ITEMS
+        large = isinstance(value, str | Sequence | Mapping) and len(value) > limit
     if large:
         raise LimitError(_TOO_LARGE)
     return value
@@ -169,8 +172,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
             for text, times in ((left, right), (right, left)):
-                if isinstance(text, str | list | tuple) and isinstance(times, int) and len(text) * times > SIZE:
-                    raise LimitError(_TOO_LARGE)
+                if isinstance(text, str | list | tuple) and isinstance(times, int):
+                    if len(text) * times > (SIZE if isinstance(text, str) else ITEMS):
+                        raise LimitError(_TOO_LARGE)
         elif operator == "%":
             _formattable(left)
         elif isinstance(right, int) and abs(right) > 64:

@@ -255,9 +255,10 @@ class Setup:
 
     def _callbacks(self) -> list[Any]:
         from .interruption import StopAfterEpochs, StopOnSignal
+        from .shaped import shaped
 
         of_tuner = getattr(self.run.one(Tuner), "callbacks", None)
-        found = [*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback), self.reporter]
+        found = [*shaped([*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback)]), self.reporter]
         if self.flags.max_epochs is not None:
             found.append(StopAfterEpochs(self.flags.max_epochs))
         return [*found, StopOnSignal(self.interruption, save=self.flags.save_strategy != "no")]

@@ -92,8 +92,8 @@ class Resume:
         ]
         if changed and not self.weights_only:
             run.warn(
-                f"{self.folder} was made with other settings: {', '.join(changed)}. The optimizer keeps its own from then; "
-                "this is not an exact continuation."
+                f"{self.folder} was made with other settings: {', '.join(changed)}. The optimizer keeps its own from "
+                "then; this is not an exact continuation."
             )
 
     def load_optimizer(self, trainer: CoreTrainer) -> None:
