@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_jobs import QUICK, Done, conversation, digests, words_of, write_rows  # noqa: E402
+from tiny_jobs import QUICK, Done, conversation, digests, words_of, write_rows
 
-from martlet import external_plugins as external  # noqa: E402
-from martlet.cli import main  # noqa: E402
+from martlet import external_plugins as external
+from martlet.cli import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for one another take longer than these models
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from martlet_sdk.tiny import save_tiny_model
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SENTENCE = "the small bird leaves its cliff at dawn and comes back when it is late".split()
+SENTENCE = "the small bird leaves its cliff at dawn and comes back when it is late"
 QUICK = {
     "add_version": False,
     "report_to": ["none"],
@@ -52,8 +52,9 @@ def words_of(settings: dict[str, Any]) -> list[str]:
 
 def conversation(number: int) -> dict[str, Any]:
     """Return a row; lengths differ, and every third has a system message and two rounds."""
-    asked = " ".join(SENTENCE[number % 5 : number % 5 + 2 + number % 4])
-    answer = " ".join(SENTENCE[(number * 7 + k) % len(SENTENCE)] for k in range(1 + number * 5 % 9))
+    words = SENTENCE.split()
+    asked = " ".join(words[number % 5 : number % 5 + 2 + number % 4])
+    answer = " ".join(words[(number * 7 + k) % len(words)] for k in range(1 + number * 5 % 9))
     turns = [("user", f"Say {number}: {asked}?"), ("assistant", f"{answer}.")]
     if number % 3 == 0:
         turns = [("system", "Be brief."), *turns, ("user", "And why?"), ("assistant", f"Because of {number}.")]

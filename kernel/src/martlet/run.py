@@ -23,7 +23,7 @@ from typing import Any
 from .config import Config, Selected
 from .errors import MartletError, PluginError, UsageError
 from .manager import PluginManager, kinds
-from .sources import Origin
+from .sources import Origin, relative_to
 from .specs import KINDS, Spec
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
@@ -70,7 +70,9 @@ class Record:
 
     def _named(self) -> list[tuple[str, Any, Origin]]:
         names = [flag.name for flag in self.config.flags]
-        return [(f.name if names.count(f.name) == 1 else f.key, value, origin) for f, value, origin in self.config]
+        # A path that exists is recorded whole, so that it is found from any folder.
+        rows = [(f, relative_to(Path(), f.field, value), origin) for f, value, origin in self.config]
+        return [(f.name if names.count(f.name) == 1 else f.key, value, origin) for f, value, origin in rows]
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` holds."""

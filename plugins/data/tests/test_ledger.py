@@ -83,9 +83,10 @@ def test_too_many_dropped_rows_abort_with_their_reasons(data_run, bound, chats):
     run = data_run(folder=True, dataset=[path])
     with pytest.raises(DataError) as caught:
         prepare(run, bound(run))
-    said = ("2 of 10 rows (20.0%)", "--max_dropped 0.1", f"1 malformed JSON: {path}:10", f"{path}:9", "dropped.jsonl")
+    said = ("2 of 10 rows (20.0%)", "--max_dropped 0.1", f"1 malformed JSON ({path}:10", f"{path}:9", "dropped.jsonl")
     for text in said:
         assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert json.loads((run.folder / "ledger.json").read_text())["totals"]["dropped"]
     assert len(prepare(data_run(dataset=[path], max_dropped=0.2), bound(run)).train) == 8
 

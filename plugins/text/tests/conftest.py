@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-import martlet
 import pytest
+
+import martlet
 from martlet.protocols import BoundTemplate, Encoded, Refused
 from martlet_sdk.tiny import tiny_tokenizer
 

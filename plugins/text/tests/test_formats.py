@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from martlet import UsageError
 from martlet.protocols import Encoded
 from martlet_sdk.tiny import CHATML, LLAMA3, tiny_tokenizer
@@ -65,12 +66,14 @@ def test_what_has_no_place_in_the_format_is_refused(
         assert refusal(bound, given).reason in ("no tools", "roles out of order")
 
 
-def test_a_template_of_a_plugin_needs_its_strings_only(bind: Any, tokenizer_for: Any, supervised: Any, tmp_path: Any) -> None:
+def test_a_template_of_a_plugin_needs_its_strings_only(
+    bind: Any, tokenizer_for: Any, supervised: Any, tmp_path: Any
+) -> None:
     plugin = tmp_path / "alpaca_like.py"
     plugin.write_text(
         "from martlet import Template, hookimpl\n\n\n@hookimpl\ndef provide_templates():\n"
-        "    yield Template('alpaca_like', prompt='### Q:\\n{content}\\n\\n### A:\\n', suffix='{eos}', separator='\\n\\n',\n"
-        "        system='{system}\\n\\n', default_system='Answer.')\n",
+        "    yield Template('alpaca_like', prompt='### Q:\\n{content}\\n\\n### A:\\n', suffix='{eos}',\n"
+        "        separator='\\n\\n', system='{system}\\n\\n', default_system='Answer.')\n",
         encoding="utf-8",
     )
     bound = bind(tokenizer_for(None), template="alpaca_like", external_plugins=[str(plugin)])

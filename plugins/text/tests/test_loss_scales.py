@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from martlet import UsageError
 from martlet.protocols import Encoded
 from martlet_sdk.tiny import CHATML
@@ -24,7 +25,7 @@ CALL = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call><|im_end|>'
 def plugin(tmp_path_factory: Any) -> str:
     path = tmp_path_factory.mktemp("plugin") / "weighing.py"
     path.write_text(
-        '''
+        """
 from martlet import LossScale, hookimpl
 
 
@@ -69,7 +70,7 @@ def provide_loss_scales():
     for function in (sunny, half, short, wrong, negative, words, raising):
         yield LossScale(function.__name__, function)
     yield LossScale("questions", questions, base=True)
-''',
+""",
         encoding="utf-8",
     )
     return str(path)
@@ -110,7 +111,7 @@ def test_a_weight_lands_on_the_tokens_of_its_text(bind: Any, tokenizer_for: Any,
     tokenizer = tokenizer_for(CHATML)
     (found,) = bind(tokenizer, loss_scale="sunny", external_plugins=[plugin]).encode_batch([{"messages": TURNS}])
     heavy = [token for token, weight in zip(found.input_ids, found.token_weights, strict=True) if weight == 3.0]
-    assert tokenizer.decode(heavy) == "sunny"
+    assert tokenizer.decode(heavy).strip() == "sunny"
 
 
 def test_a_base_of_a_plugin(bind: Any, tokenizer_for: Any, supervised: Any, plugin: str) -> None:
@@ -141,7 +142,10 @@ def test_a_message_says_itself_whether_it_is_trained_on(bind: Any, tokenizer_for
     default, last = bind(tokenizer, system="Be brief"), bind(tokenizer, loss_scale="last_round")
     for _ in range(5):  # also when the shape is known
         assert supervised(default, row(None, False, None, None, None, True)) == [CALL, "It is sunny<|im_end|>"]
-        assert supervised(last, row(None, True, None, False, None, None)) == ["Hello<|im_end|>", "It is sunny<|im_end|>"]
+        assert supervised(last, row(None, True, None, False, None, None)) == [
+            "Hello<|im_end|>",
+            "It is sunny<|im_end|>",
+        ]
         assert supervised(default, {"messages": TURNS})[0] == "Hello<|im_end|>"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from martlet_sdk.tiny import CHATML, CHATML_THINKING, LLAMA3
 
 
@@ -134,7 +135,14 @@ CASES: dict[str, tuple[str, list[str], list[dict[str, Any]], list[str]]] = {
     "a call where the prompt opens reasoning and history has none": (
         OPENER,
         [],
-        [user("Weather?"), answer("", tool_calls=[call(city="Rome")]), RESULT, answer("Sunny"), user("Ok"), answer("Bye")],
+        [
+            user("Weather?"),
+            answer("", tool_calls=[call(city="Rome")]),
+            RESULT,
+            answer("Sunny"),
+            user("Ok"),
+            answer("Bye"),
+        ],
         [f"<tool_call>weather</tool_call>{END}", f"Sunny{END}", f"\n</think>\n\nBye{END}"],
     ),
     "tool calls with their wrappers, not results": (
@@ -266,7 +274,11 @@ def test_prompt_and_the_answer_make_the_training_text(case: str, bind: Any, toke
             TWICE,
             "generation prompt ends with",
         ),
-        (LLAMA3, [user("Weather?"), answer("", tool_calls=[call(city="Rome")]), RESULT, answer("Fine")], "calls no tool"),
+        (
+            LLAMA3,
+            [user("Weather?"), answer("", tool_calls=[call(city="Rome")]), RESULT, answer("Fine")],
+            "calls no tool",
+        ),
         (LLAMA3, [user("Weather?"), answer("Look", tool_calls=[call()]), RESULT, answer("Fine")], "leaves out"),
     ],
 )

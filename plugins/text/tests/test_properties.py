@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from martlet.protocols import Encoded, Refused
 from martlet_sdk.tiny import CHATML, CHATML_THINKING, LLAMA3, tiny_tokenizer
 from martlet_text.bound import Limits
@@ -22,7 +23,9 @@ PIECES = [
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 PLAIN = st.sampled_from(["Hi", "Hello you", "What is it", " spaced ", "line\nline", "x <b> y"])
-ARGUMENTS = st.dictionaries(st.sampled_from("xyz"), st.one_of(TEXT, st.integers(), st.lists(PLAIN, max_size=2)), max_size=2)
+ARGUMENTS = st.dictionaries(
+    st.sampled_from("xyz"), st.one_of(TEXT, st.integers(), st.lists(PLAIN, max_size=2)), max_size=2
+)
 
 
 @st.composite
@@ -92,7 +95,7 @@ def test_every_row_is_encoded_or_refused(name: str, row: dict[str, Any]) -> None
     text = "".join(span.text for span in spans)
     assert tokenizer.decode(found.input_ids) == text
     messages = [{key: value for key, value in m.items() if key != "loss"} for m in row["messages"]]
-    if not any(token in m["content"] for m in messages for token in tokenizer.all_special_tokens):
+    if not any(token in m["content"] for m in messages for token in tokenizer.added_tokens_encoder):
         assert found.input_ids == tokenizer.apply_chat_template(messages, return_dict=False)
     skipped = [n for n, m in enumerate(row["messages"]) if m.get("loss") is False]
     written = "".join(span.text for span in spans if span.generated and span.message not in skipped)
@@ -135,7 +138,8 @@ def test_a_frame_is_not_used_where_the_template_writes_something_else() -> None:
     )
     tokenizer = tiny_tokenizer(source)
     fast, slow = (
-        JinjaBound(tokenizer, source, Weights((default,), ["default"]), Limits(), frames=frames) for frames in (True, False)
+        JinjaBound(tokenizer, source, Weights((default,), ["default"]), Limits(), frames=frames)
+        for frames in (True, False)
     )
     texts = ["plain", "more", "again", "box", "ax", "last"]
     rows = [

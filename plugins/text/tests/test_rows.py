@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from martlet import DataError
 from martlet.protocols import Encoded
 from martlet_sdk.tiny import CHATML, LLAMA3

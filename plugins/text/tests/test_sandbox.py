@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from martlet import UsageError
 from martlet_sdk.tiny import CHATML
+from martlet_text import sandbox
 from martlet_text.sandbox import LimitError, TemplateError, compiled, render
 
 BOMBS = {
@@ -28,7 +30,8 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_template_that_takes_too_much_is_stopped(name: str) -> None:
+def test_a_template_that_takes_too_much_is_stopped(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sandbox, "STEPS", 100_000)
     with pytest.raises(LimitError):
         render(compiled(BOMBS[name]), {})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -167,7 +168,7 @@ class SendSignal:
             self.options.times -= 1
             children = multiprocessing.active_children() if self.options.children else []
             for process in [*(child.pid for child in children), os.getpid()]:
-                os.kill(process, self.options.number)
+                subprocess.run(["kill", f"-{int(self.options.number)}", str(process)], check=True)
         return control
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 
 import pytest
@@ -62,7 +63,10 @@ def test_without_checkpoints_none_is_written(train, tmp_path):
     assert not list(folder.glob("checkpoint-*"))
 
 
-def test_data_workers_do_not_die_of_a_ctrl_c_that_a_terminal_sends_to_all(train, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_data_workers_do_not_die_of_a_signal_that_all_processes_get(train, tmp_path, number):
+    """As from a terminal, ``timeout`` or a batch system; here a second process sends it, as theirs does."""
     with pytest.raises(Interrupted):
-        train(**SETTINGS, dataloader_num_workers=1, **at(2, children=True))
+        train(**SETTINGS, dataloader_num_workers=1, **at(2, number, children=True))
+    assert not multiprocessing.active_children()
     assert verify(find_last(next((tmp_path / "out").iterdir())))["facts"]["step"] == 2

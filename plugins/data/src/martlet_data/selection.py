@@ -156,8 +156,8 @@ def check(run: Run, parts: Sequence[Part], max_length: int | None) -> Ledger:
         if one.share_dropped > limit:
             raise DataError(
                 f"{one.dataset}: {one.lost:,} of {one.selected + one.made:,} rows ({one.share_dropped:.1%}) cannot be "
-                f"used, more than --max_dropped {limit:g} allows.{_reasons(run, part)}\n"
-                f"Mend the rows, or raise --max_dropped.{_see(run)}"
+                f"used, more than --max_dropped {limit:g} allows: {_reasons(run, part)} Mend the rows, or raise "
+                f"--max_dropped.{_see(run)}"
             )
     return ledger
 
@@ -171,21 +171,22 @@ def _nothing_left(run: Run, part: Part, max_length: int | None) -> str:
             f"--truncation_strategy right.{_see(run)}"
         )
     one = part.ledger
-    return f"{one.dataset}: none of its {one.selected:,} rows can be used.{_reasons(run, part)}{_see(run)}"
+    return f"{one.dataset}: none of its {one.selected:,} rows can be used: {_reasons(run, part)}{_see(run)}"
 
 
 def _reasons(run: Run, part: Part) -> str:
     """List the reasons, most frequent first, each with an example."""
-    lines = []
+    found = []
     for reason, count in part.ledger.dropped.most_common():
         drop = next(d for d in part.drops if d.reason == reason)
-        lines.append(f"\n  {count:,} {reason}: {drop.id}{f': {drop.detail}' if drop.detail else ''}")
+        found.append(f"{count:,} {reason} ({drop.id}{f': {drop.detail}' if drop.detail else ''})")
+    text = f"{'; '.join(found)}."
     if "unknown layout" in part.ledger.dropped:
-        lines.append(
-            f"\nKnown layouts: {known_layouts(run)}. Other columns can be renamed: "
+        text += (
+            f" Known layouts: {known_layouts(run)}. Other columns can be renamed: "
             '--columns \'{"my_question": "query", "my_answer": "response"}\'.'
         )
-    return "".join(lines)
+    return text
 
 
 def _see(run: Run) -> str:

@@ -30,6 +30,9 @@ def check_settings(settings: ModelArguments, command: Command) -> None:
     """Refuse what cannot work, before anything slow has begun."""
     if settings.tuner_backend != "peft":
         raise ConfigError(f"--tuner_backend {settings.tuner_backend}: no installed plugin provides it; use peft.")
+    for entry in settings.adapters:
+        _, text = split_name(entry)
+        source.check(text, "--adapters")
     if settings.model is None:
         raise UsageError("--model is missing: name a model folder, or the id of a model on a hub.")
     folder = source.check(settings.model, "--model")
@@ -37,9 +40,6 @@ def check_settings(settings: ModelArguments, command: Command) -> None:
         read_config(folder)
         if not set(command.roles) <= WITHOUT_WEIGHTS:
             check_weights(folder)
-    for entry in settings.adapters:
-        _, text = split_name(entry)
-        source.check(text, "--adapters")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class DeclarativeBound(Bound):
                 raise RowError("roles out of order", f"{what}; this template takes user and assistant in turn")
             before = role
             if role != "assistant":
-                found.parts.append(Part(*place, index))
+                blank = len(text) - len(text.lstrip())
+                found.parts.append(Part(place[0] + blank, place[0] + blank + len(text.strip()), index))
                 if self._control:
                     found.verbatim += [(place[0] + m.start(), place[0] + m.end()) for m in self._control.finditer(text)]
         found.text = "".join(pieces)

@@ -37,7 +37,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a text field of a message stands in the rendering."""
+    """Where the text of a message stands in the rendering; white space at its ends belongs to none."""
 
     start: int
     end: int
@@ -349,16 +349,7 @@ def _parts(marks: Marks, hits: list[Hit], text: str) -> list[Part]:
 def _extent(marks: Marks, hit: Hit, text: str) -> tuple[int, int]:
     """Return the characters of the whole field that a mark stands in, or its position where the template changed it."""
     place = marks.places[hit.mark]
-    field = marks.texts[place.field]
-    core = field.strip()
+    core = marks.texts[place.field].strip()
     start = hit.position - place.offset
     end = start + len(core)
-    if start < 0 or text[start:end] != core:
-        return hit.position, hit.position
-    before = field[: len(field) - len(field.lstrip())]
-    after = field[len(field.rstrip()) :]
-    if before and text.startswith(before, start - len(before)):
-        start -= len(before)
-    if after and text.startswith(after, end):
-        end += len(after)
-    return start, end
+    return (start, end) if start >= 0 and text[start:end] == core else (hit.position, hit.position)

@@ -47,10 +47,10 @@ class LimitError(TemplateError):
 
 
 class _Meter:
-    __slots__ = ("deadline", "steps")
+    __slots__ = ("deadline", "size", "steps")
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps = self.size = 0
         self.deadline = time.monotonic() + SECONDS
 
     def add(self, steps: int) -> None:
@@ -76,6 +76,17 @@ def _counted(items: Iterable[Any], meter: _Meter) -> Iterator[Any]:
     for item in items:
         meter.add(1)
         yield item
+
+
+@jinja2.pass_context
+def _added(context: jinja2.runtime.Context, value: Any) -> Any:
+    """Count what is written."""
+    if isinstance(value, str):
+        meter: _Meter = context.parent[_METER]
+        meter.size += len(value)
+        if meter.size > SIZE:
+            raise LimitError(f"the chat template writes more than {SIZE:,} characters")
+    return value
 
 
 def _sized(value: Any) -> Any:
@@ -160,6 +171,13 @@ class _Environment(ImmutableSandboxedEnvironment):
             loop.iter = _filtered(loop.iter, "stepped ")
         for assignment in tree.find_all(nodes.Assign):
             assignment.node = _filtered(assignment.node, "sized ")
+        written: set[int] = set()
+        for body in tree.find_all((nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock)):
+            for loop in body.find_all(nodes.For):
+                for output in loop.find_all(nodes.Output):
+                    if id(output) not in written:
+                        written.add(id(output))
+                        output.nodes = [_written(node) for node in output.nodes]
         return tree
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -172,9 +190,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
             for text, times in ((left, right), (right, left)):
-                if isinstance(text, str | list | tuple) and isinstance(times, int):
-                    if len(text) * times > (SIZE if isinstance(text, str) else ITEMS):
-                        raise LimitError(_TOO_LARGE)
+                known = isinstance(text, str | list | tuple) and isinstance(times, int)
+                if known and len(text) * times > (SIZE if isinstance(text, str) else ITEMS):
+                    raise LimitError(_TOO_LARGE)
         elif operator == "%":
             _formattable(left)
         elif isinstance(right, int) and abs(right) > 64:
@@ -207,6 +225,11 @@ def _padded(filter: Callable[..., Any]) -> Callable[..., Any]:
     return bounded
 
 
+def _written(node: nodes.Expr) -> nodes.Expr:
+    """Count what a loop writes into a text that is not yielded piece by piece."""
+    return node if isinstance(node, nodes.TemplateData) else _filtered(node, "written ")
+
+
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
@@ -227,7 +250,7 @@ def environment() -> _Environment:
     found = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
     wide = ("center", "indent", "wordwrap", "batch", "slice", "format")
     padding = {name: _padded(found.filters[name]) for name in wide}
-    found.filters |= {"tojson": _tojson, "stepped ": _stepped, "sized ": _checked, **padding}
+    found.filters |= {"tojson": _tojson, "stepped ": _stepped, "sized ": _checked, "written ": _added, **padding}
     found.globals |= {"raise_exception": _raise, "strftime_now": _now, "dict": _Dict(), "namespace": _Namespace}
     return found
 

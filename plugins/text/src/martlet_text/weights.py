@@ -155,7 +155,7 @@ def token_labels(
 ) -> tuple[list[int], list[float] | None]:
     """Return labels and, where a weight is not 1, the weight of every token.
 
-    A token gets the weight of the character that it begins with.
+    A token gets the weight of the first character in it that is not white space.
     """
     labels = [-100] * len(ids)
     weights: list[float] | None = None
@@ -165,15 +165,17 @@ def token_labels(
         if block.pieces and weights is None:
             weights = [float(label != -100) for label in labels]
         if weights is not None:
-            weights[first:last] = _token_weights(encoding, first, last, block)
+            weights[first:last] = _token_weights(encoding, text, first, last, block)
     return labels, weights
 
 
-def _token_weights(encoding: Any, first: int, last: int, block: Block) -> list[float]:
+def _token_weights(encoding: Any, text: str, first: int, last: int, block: Block) -> list[float]:
     pieces = block.pieces or ((block.start, block.end, 1.0),)
     found, current = [], 0
     for token in range(first, last):
-        begins = encoding.token_to_chars(token)[0]
+        begins, ends = encoding.token_to_chars(token)
+        while begins < ends - 1 and text[begins].isspace():
+            begins += 1
         while current < len(pieces) - 1 and begins >= pieces[current][1]:
             current += 1
         found.append(pieces[current][2])

@@ -247,9 +247,10 @@ class Setup:
         )
 
     def _save_weights(self, folder: Path) -> None:
-        from .saving import save_generation_config
+        from .saving import quiet, save_generation_config
 
-        self.run.one(Tuner).save(self.model, folder)
+        with quiet():
+            self.run.one(Tuner).save(self.model, folder)
         self.loaded.processor.save_pretrained(folder)
         save_generation_config(self.loaded.model, folder, self.template.stop_ids)
 
@@ -273,11 +274,9 @@ class Setup:
         total = sum(p.numel() for p in self.model.parameters())
         steps = trainer.total_steps()
         self.reporter.images = steps > 1  # one point is no curve, and drawing takes longer than a step
-        log.info(
-            "%s of %s parameters are trained (%.2f%%); %s steps of %s rows.",
-            f"{trained:,}", f"{total:,}", 100 * trained / max(total, 1), f"{steps:,}",
-            self.per_step,
-        )  # fmt: skip
+        share, unit = 100 * trained / max(total, 1), "packs" if self.ours.packing else "rows"
+        log.info("%s of %s parameters are trained (%.2f%%).", f"{trained:,}", f"{total:,}", share)
+        log.info("%s steps; %s in a step: %s.", f"{steps:,}", unit, self.per_step)
         self.run.note("training", {"trainable_parameters": trained, "parameters": total, "steps": steps})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +56,29 @@ class Loader(DataLoader[Batch]):
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """``worker_init_fn``: Ctrl-C and SIGTERM are the main process's business; then tell the plugins."""
+    """``worker_init_fn``: leave Ctrl-C and SIGTERM to the main process, then tell the plugins.
+
+    A terminal, ``timeout`` and batch systems signal all processes of a job at once; the main process still needs its
+    workers to finish the step.
+    """
 
     then: Callable[[int], None] | None = None
 
     def __call__(self, worker_id: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if hasattr(signal, "sigwaitinfo"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_obey_parent_alone, daemon=True).start()
         if self.then:
             self.then(worker_id)
+
+
+def _obey_parent_alone() -> None:
+    """End this process when its parent terminates it; ignore SIGTERM from anyone else."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(128 + signal.SIGTERM)
 
 
 def make_loader(

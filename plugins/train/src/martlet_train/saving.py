@@ -7,13 +7,16 @@ safetensors. No pickles: plain transformers and PEFT read it, and nothing in it 
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import ExportableState
+from transformers.utils import logging as transformers_logging
 
 from .checkpoint import point, prune, write_checkpoint
 from .resuming import OPTIMIZER, SCALER, SCHEDULER, STATE, random_file, trained_parameters
@@ -87,13 +90,23 @@ def _note_callbacks(trainer: CoreTrainer) -> None:
                 trainer.state.stateful_callbacks[name] = state
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bars of transformers, which would tear ours."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def save_generation_config(model: Any, folder: Path, stop_ids: frozenset[int]) -> None:
     """Write ``generation_config.json``, with the tokens that end an answer in training among those that end one."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return
-    import copy
-
     config = copy.deepcopy(config)
     known = config.eos_token_id
     known = [] if known is None else list(known) if isinstance(known, list | tuple) else [known]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from martlet import Loss, Run, Trainer, UsageError
+from martlet import Loss, MartletError, Run, Trainer, UsageError
 from martlet.errors import suggest
 from martlet.protocols import BoundTemplate, TrainResult
 from martlet_data.api import Prepared, prepare
+from martlet_data.args import DataArguments
 
 from .algorithm import LossOut, Measured
 from .args import TrainArguments, TrainerArguments
@@ -50,6 +51,8 @@ class Supervised:
     """Cross entropy, or what ``--loss_type`` names, on the tokens that the template marks."""
 
     def __init__(self, run: Run) -> None:
+        if not run.config[DataArguments].dataset:
+            raise UsageError(f"{run.command} needs data: give --dataset FILE, a dataset's name or a hub id.")
         trainer = run.config[TrainerArguments]
         self.name = run.selected(Loss)[0].name
         self.token_loss: Callable[[Tensor, Tensor], Tensor] = run.one(Loss)
@@ -67,12 +70,7 @@ class Supervised:
 
     def loss(self, forward: Callable[[Batch], TokenScores], batch: Batch) -> LossOut:
         scores = forward(batch)
-        losses = self.token_loss(scores.logits, scores.targets)
-        if losses.shape != scores.targets.shape:
-            raise UsageError(
-                f"--loss_type {self.name} returned a tensor of shape {tuple(losses.shape)} for {len(scores.targets)} "
-                "tokens; a token loss returns one number a token."
-            )
+        losses = self._losses(scores)
         if self.smoothing:
             even = torch.logsumexp(scores.logits, -1) - scores.logits.mean(-1)
             losses = (1 - self.smoothing) * losses + self.smoothing * even
@@ -81,6 +79,23 @@ class Supervised:
             # A mean over the batch's tokens, so weighted like them; it depends on the split, being no sum over tokens.
             total = total + self.router_weight * scores.aux_loss * len(batch.targets)
         return LossOut(total, lambda: self._measure(scores, losses.detach(), batch))
+
+    def _losses(self, scores: TokenScores) -> Tensor:
+        """Return one number a token; what a stranger's loss does wrong is said to be its fault."""
+        try:
+            losses = self.token_loss(scores.logits, scores.targets)
+        except (MartletError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise MartletError(f"--loss_type {self.name} failed ({what}); --debug shows where.") from error
+        if not isinstance(losses, Tensor) or losses.shape != scores.targets.shape:
+            what = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+            raise UsageError(
+                f"--loss_type {self.name} returned {what} for {len(scores.targets)} tokens; a token loss returns one "
+                "number a token."
+            )
+        return losses
 
     def _measure(self, scores: TokenScores, losses: Tensor, batch: Batch) -> Measured:
         right = scores.logits.detach().argmax(-1) == scores.targets

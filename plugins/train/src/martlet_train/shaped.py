@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback
+
+from martlet import MartletError
 
 EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
 
@@ -16,7 +19,22 @@ class Shaped(TrainerCallback):  # type: ignore[misc]
         self.target = target
         for event in EVENTS:
             if hasattr(target, event):
-                setattr(self, event, getattr(target, event))
+                setattr(self, event, _guarded(getattr(target, event), type(target).__name__, event))
+
+
+def _guarded(method: Callable[..., Any], name: str, event: str) -> Callable[..., Any]:
+    """Say whose fault it is when a method raises."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except MartletError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise MartletError(f"Callback {name} failed in {event} ({what}); --debug shows where.") from error
+
+    return call
 
 
 def shaped(callbacks: list[Any]) -> list[TrainerCallback]:

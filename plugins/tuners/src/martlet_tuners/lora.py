@@ -174,6 +174,7 @@ def _quiet() -> Iterator[None]:
     """Keep PEFT's warnings back that we check for ourselves, or that concern other formats."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         yield
