@@ -25,7 +25,6 @@ FAULTS = [
     ("    yield Reward(", "    raise ValueError(", "yields_specs", "ValueError"),
     ("    yield Reward(", "    Reward(", "provides_something", "yield no spec; is a `yield` missing?"),
     ('Reward("my-name"', 'Reward("My Name"', "names", "'My Name': use lower-case letters"),
-    (IMPORT, f"import numpy\n{IMPORT}", "listing_is_light", "imports numpy"),
     ("    yield ", "    import tokenizers\n    yield ", "listing_is_light", "imports tokenizers"),
     (
         "    yield Reward",
@@ -62,6 +61,18 @@ FAULTS = [
 def test_fault(old, new, check, said, fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails("reward", old, new, check, said, general=True)
+
+
+def test_a_package_imports_nothing_heavy_and_one_file_may(source, tmp_path):
+    text = source("reward").replace(IMPORT, f"import numpy\n{IMPORT}")
+    (tmp_path / "short.py").write_text(text)
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text(text)
+    found = {name: {r.id: r for r in check_plugin(str(tmp_path / name))} for name in ("short.py", "pack")}
+    assert {result.outcome for result in found["short.py"].values()} <= {"passed", "skipped"}
+    failed = [result for result in found["pack"].values() if result.outcome == "failed"]
+    assert [result.id for result in failed] == ["plugin:listing_is_light"]
+    assert "imports numpy" in failed[0].message
 
 
 def test_a_plugin_may_not_be_named_like_a_hub(verdict):

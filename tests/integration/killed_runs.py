@@ -15,9 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-import martlet_train.core
-import martlet_train.trainer
 import peft  # noqa: F401
+
 from martlet.cli import main
 
 
@@ -30,7 +29,9 @@ def play(words: list[str]) -> None:
 
 
 def being_written(folder: Path) -> bool:
-    return folder.is_dir() and any(".writing-" in name and name.startswith(".checkpoint") for name in os.listdir(folder))
+    return folder.is_dir() and any(
+        ".writing-" in name and name.startswith(".checkpoint") for name in os.listdir(folder)
+    )
 
 
 def kill_while_saving(words: list[str], after: int, wait: float) -> bool:

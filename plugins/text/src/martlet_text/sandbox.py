@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, wraps
+from types import BuiltinMethodType
 from typing import Any, cast
 
 import jinja2
@@ -20,6 +21,7 @@ import jinja2.ext
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 STEPS = 1_000_000
@@ -118,6 +120,11 @@ def _checked(context: jinja2.runtime.Context, value: Any) -> Any:
     return _sized(value)
 
 
+_OF_DICTS = frozenset(dir(dict))
+_OF_STRINGS = frozenset({"strip", "lstrip", "rstrip", "split", "startswith", "endswith", "replace", "upper", "lower"})
+"""Methods that give nothing away and take no format."""
+
+
 class _Generation(jinja2.ext.Extension):
     """``{% generation %}``: renders its body, in a scope of its own. Masks are derived from the rendering."""
 
@@ -180,9 +187,28 @@ class _Environment(ImmutableSandboxedEnvironment):
                         output.nodes = [_written(node) for node in output.nodes]
         return tree
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return what the sandbox returns, sooner for what templates look at all the time."""
+        kind = type(obj)
+        if kind is dict and attribute not in _OF_DICTS:
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
+        if (kind is LoopContext or kind is _Namespace) and not attribute.startswith("_"):
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                return super().getattr(obj, attribute)
+        if kind is str and attribute in _OF_STRINGS:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         __context.parent[_METER].add(1)
         _narrow(*args)
+        if type(__obj) is BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _OF_STRINGS:
+            return __obj(*args, **kwargs)
         if formatter := getattr(__obj, "__wrapped__", None):  # the sandbox wraps str.format
             _formattable(getattr(formatter, "__self__", ""))
         return super().call(__context, __obj, *args, **kwargs)

@@ -6,6 +6,8 @@ convolution), or positions that a model counts for itself, would let one row lea
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,9 @@ COARSE = 4e-2
 
 def check_isolation(model: nn.Module, flag: str) -> None:
     """Raise ``UsageError`` naming ``flag`` unless a document's logits are the same alone and beside another one."""
+    base = base_of(model)
+    if not {"position_ids", "kwargs"} & inspect.signature(base.forward).parameters.keys():
+        raise UsageError(f"{flag}: {type(base).__name__} takes no positions to keep rows apart by. Train without {flag}.")
     first, other, document = probe_ids(model, 3 * LENGTH).view(3, LENGTH)
     with evaluating(model):
         alone = _logits(model, [document])[-LENGTH:]
@@ -32,7 +37,6 @@ def check_isolation(model: nn.Module, flag: str) -> None:
     shift = ((beside - alone).abs().max() / spread).item()
     if leak <= tolerance and shift <= tolerance:
         return
-    base = base_of(model)
     path = getattr(base.config, "_attn_implementation", None)
     why = "rows would see one another" if leak > tolerance else "it does not begin to count positions anew"
     raise UsageError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .algorithm import Measured
+from .processes import Processes
 
 
 class Tally:
@@ -25,10 +24,12 @@ class Tally:
             sums = torch.stack([torch.as_tensor(value, dtype=dtype, device=device).detach() for value in pair])
             self._pairs[name] = self._pairs[name] + sums if name in self._pairs else sums
 
-    def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the means, added up over processes with ``reduce``, and begin anew."""
+    def take(self, processes: Processes) -> dict[str, float]:
+        """Return the means over all processes, which must all ask for them, and begin anew."""
         pairs, self._pairs = self._pairs, {}
-        if not pairs:
+        names = processes.union(list(pairs))
+        if not names:
             return {}
-        sums = reduce(torch.stack(list(pairs.values()))).tolist()
-        return {name: total / count for name, (total, count) in zip(pairs, sums, strict=True) if count}
+        none = torch.zeros_like(next(iter(pairs.values()))) if pairs else processes.zeros(2)
+        sums = processes.sum(torch.stack([pairs.get(name, none) for name in names])).tolist()
+        return {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import ExportableState
@@ -50,9 +51,11 @@ class Checkpoints:
         best = self.folder / f"checkpoint-{state.best_global_step}" if state.best_global_step else None
         if best is not None and (best == target or best.is_dir()):
             state.best_model_checkpoint = str(best)
+        # Every process has its own random state; one writes.
+        random_states = [] if self.only_model else trainer.processes.gather(_random_state(trainer))
         if trainer.args.should_save:
             facts = {"step": state.global_step, "epoch": state.epoch, **self.facts}
-            write_checkpoint(target, lambda folder: self._fill(folder, trainer), facts=facts)
+            write_checkpoint(target, lambda folder: self._fill(folder, trainer, random_states), facts=facts)
             if best is not None and best.is_dir() and self.links:
                 point(self.folder / "best", best)
             if self.keep is not None:
@@ -61,7 +64,7 @@ class Checkpoints:
                 (self.folder / "last").unlink(missing_ok=True)
         self.last = target
 
-    def _fill(self, folder: Path, trainer: CoreTrainer) -> None:
+    def _fill(self, folder: Path, trainer: CoreTrainer, random_states: list[bytes]) -> None:
         self.save_weights(folder)
         settings = self.folder / "args.json"
         if settings.is_file():
@@ -75,8 +78,16 @@ class Checkpoints:
         save_state(folder / SCHEDULER, trainer.lr_scheduler.state_dict())
         if getattr(trainer.accelerator, "scaler", None) is not None:
             save_state(folder / SCALER, trainer.accelerator.scaler.state_dict())
-        place = random_file(trainer.args.process_index, trainer.args.world_size)
-        save_state(folder / place, {"random": rng_state(), "loop": trainer.loop_state()})
+        for rank, data in enumerate(random_states):
+            (folder / random_file(rank, len(random_states))).write_bytes(data)
+
+
+def _random_state(trainer: CoreTrainer) -> bytes:
+    """Return this process's random state, and what its loop has gathered since the last log line."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "state.safetensors")
+        save_state(file, {"random": rng_state(), "loop": trainer.loop_state()})
+        return file.read_bytes()
 
 
 def _note_callbacks(trainer: CoreTrainer) -> None:

@@ -49,8 +49,8 @@ class Scorer:
         """
         parameters = inspect.signature(base_of(model).forward).parameters
         self.inputs: dict[str, Any] = {}
-        if "use_cache" in parameters:
-            self.inputs["use_cache"] = False
+        if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            self.inputs["use_cache"] = False  # with a cache, transformers would not tell packed rows apart either
         if router_logits:
             if "output_router_logits" not in parameters:
                 raise UsageError("--router_aux_loss_coef: this model has no experts to balance. Leave it at 0.")

@@ -22,6 +22,7 @@ from .batch import Batch
 from .interruption import Interrupted, Interruption, Stopped
 from .loading import Loader
 from .metrics import Tally
+from .processes import Processes
 from .resuming import Resume
 from .saving import Checkpoints
 from .scoring import Scorer, TokenScores
@@ -68,6 +69,7 @@ class CoreTrainer(Trainer):
         if use_cache is not None:
             config.use_cache = use_cache  # the Scorer turns the cache off in its call; checkpoints keep the setting
         self.remove_callback(PrinterCallback)
+        self.processes = Processes(self.accelerator)
         self.tally = Tally()
         self._flops_per_token: int | None = None
         self._optimizer_trains = False
@@ -88,7 +90,7 @@ class CoreTrainer(Trainer):
         """Count the whole optimizer step, over all processes: the divisor of the exact mean."""
         count = float(sum(self.algorithm.count(batch) for batch in batch_samples))
         if self.job.exact_mean and self.args.world_size > 1:
-            count = float(self._reduce(torch.tensor(count, device=device)).item())
+            count = float(self.processes.sum(torch.tensor(count, device=device)).item())
         return max(count, 1.0)
 
     # One step
@@ -158,20 +160,13 @@ class CoreTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what was measured, and warn of a loss that is no number."""
         if "loss" in logs:
-            logs.update(self.tally.take(self._reduce))
+            logs.update(self.tally.take(self.processes))
             if not math.isfinite(logs["loss"]):
                 self.job.run.warn(
                     f"The loss is {logs['loss']} at step {self.state.global_step}. Lower --learning_rate, or compute "
                     "in a wider type (--torch_dtype, --bf16)."
                 )
         super().log(logs, start_time)
-
-    def _reduce(self, values: Tensor) -> Tensor:
-        """Add up over processes."""
-        if self.args.world_size == 1:
-            return values
-        reduced: Tensor = self.accelerator.reduce(values, reduction="sum")
-        return reduced
 
     # Evaluation
 
@@ -198,7 +193,7 @@ class CoreTrainer(Trainer):
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self.job.interruption.signal is not None and self.is_in_train:
                     raise Stopped
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in tally.take(self._reduce).items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in tally.take(self.processes).items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
 
     # Checkpoints

@@ -49,7 +49,10 @@ def check_names(kit: Kit) -> None:
 
 
 def check_listing_is_light(kit: Kit) -> None:
-    """Listing it in a fresh interpreter imports no torch, transformers, numpy or other heavy package."""
+    """Listing it in a fresh interpreter imports no torch, transformers, numpy or other heavy package.
+
+    What one file imports at its top is its own affair: nobody imports it but who names it.
+    """
     heavy = kit.listing["heavy"]
     where = kit.entry.value if kit.entry else kit.reference
     require(
