@@ -159,3 +159,10 @@ def test_the_whole_installs_the_kernel_the_sdk_and_every_plugin_of_ours(reposito
     ours = {name for name, item in repository.distributions.items() if not item.contrib}
     assert ours - named - extras == set()
     assert named <= ours
+
+
+def test_tox_tests_every_distribution_alone(repository):
+    text = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    named = {name for group in re.findall(r"\[testenv:\{([^}]+)\}\]", text) for name in group.split(",")}
+    ours = {d.name.removeprefix("martlet-") for d in repository.distributions.values() if not d.contrib}
+    assert ours - {"martlet"} <= named

@@ -21,7 +21,7 @@ def build_wheels(folder: Path) -> None:
 def install(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_wheels(Path(folder))
-        wanted = list(dict.fromkeys([f"martlet-{name}", "martlet-sdk[tiny]"]))
+        wanted = list(dict.fromkeys([f"martlet-{name}", "martlet-sdk"]))
         command = [
             "pip",
             "install",

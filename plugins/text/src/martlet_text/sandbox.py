@@ -208,6 +208,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         __context.parent[_METER].add(1)
         _narrow(*args)
         if type(__obj) is BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _OF_STRINGS:
+            kwargs.pop("_loop_vars", None)
+            kwargs.pop("_block_vars", None)
             return __obj(*args, **kwargs)
         if formatter := getattr(__obj, "__wrapped__", None):  # the sandbox wraps str.format
             _formattable(getattr(formatter, "__self__", ""))

@@ -32,17 +32,17 @@ log = logging.getLogger("martlet")
 def fit(run: Run, algorithm: Algorithm) -> TrainResult:
     """Train with ``algorithm`` as the flags of ``run`` say, and return where the result is.
 
-    In this order, so that mistakes show early: flags, output folder, tokenizer, rows, weights.
+    In this order, so that mistakes show early: output folder, tokenizer, flags, rows, weights.
     """
     folder = choose_folder(run).absolute()
+    models = run.one(Model)
+    template = run.one(Template).bind(models.load_processor(run), run)
     from .checkpoint import sweep
     from .interruption import Interruption
     from .training_arguments import training_arguments
 
     args = training_arguments(run, folder)
     resume = _checkpoint(run)
-    models = run.one(Model)
-    template = run.one(Template).bind(models.load_processor(run), run)
     run.open(folder)
     if run.process.rank == 0:
         sweep(folder)
@@ -295,7 +295,7 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     try:
         trainer.train(resume_from_checkpoint=str(position) if position else None)
     except Stopped:
-        trainer.end()
+        trainer.end_early()
     except torch.OutOfMemoryError as error:
         raise MartletError(
             f"The device ran out of memory in step {trainer.state.global_step + 1}. Lower "

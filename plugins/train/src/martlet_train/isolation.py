@@ -25,7 +25,9 @@ def check_isolation(model: nn.Module, flag: str) -> None:
     """Raise ``UsageError`` naming ``flag`` unless a document's logits are the same alone and beside another one."""
     base = base_of(model)
     if not {"position_ids", "kwargs"} & inspect.signature(base.forward).parameters.keys():
-        raise UsageError(f"{flag}: {type(base).__name__} takes no positions to keep rows apart by. Train without {flag}.")
+        raise UsageError(
+            f"{flag}: {type(base).__name__} takes no positions to keep rows apart by. Train without {flag}."
+        )
     first, other, document = probe_ids(model, 3 * LENGTH).view(3, LENGTH)
     with evaluating(model):
         alone = _logits(model, [document])[-LENGTH:]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from martlet.errors import ConfigError, UsageError
 
 from .args import TrainArguments, TrainerArguments
+from .output import check_writable
 
 if TYPE_CHECKING:
     from martlet import Config
@@ -123,3 +124,4 @@ def check(config: Config) -> None:
     for wrong, text in faults:
         if wrong:
             raise ConfigError(text)
+    check_writable(Path(loop.output_dir or "output"))

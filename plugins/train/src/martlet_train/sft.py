@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
-
 from martlet import Loss, MartletError, Run, Trainer, UsageError
 from martlet.errors import suggest
 from martlet.protocols import BoundTemplate, TrainResult
@@ -16,10 +13,11 @@ from martlet_data.args import DataArguments
 
 from .algorithm import LossOut, Measured
 from .args import TrainArguments, TrainerArguments
-from .batch import sequence_sum
 from .core import fit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .batch import Batch
     from .scoring import TokenScores
 
@@ -72,7 +70,7 @@ class Supervised:
         scores = forward(batch)
         losses = self._losses(scores)
         if self.smoothing:
-            even = torch.logsumexp(scores.logits, -1) - scores.logits.mean(-1)
+            even = scores.logits.logsumexp(-1) - scores.logits.mean(-1)
             losses = (1 - self.smoothing) * losses + self.smoothing * even
         total = (losses if batch.weights is None else losses * batch.weights).sum()
         if self.router_weight and scores.aux_loss is not None:
@@ -82,6 +80,8 @@ class Supervised:
 
     def _losses(self, scores: TokenScores) -> Tensor:
         """Return one number a token; what a stranger's loss does wrong is said to be its fault."""
+        import torch
+
         try:
             losses = self.token_loss(scores.logits, scores.targets)
         except (MartletError, torch.OutOfMemoryError):
@@ -89,8 +89,9 @@ class Supervised:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise MartletError(f"--loss_type {self.name} failed ({what}); --debug shows where.") from error
-        if not isinstance(losses, Tensor) or losses.shape != scores.targets.shape:
-            what = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        if not isinstance(losses, torch.Tensor) or losses.shape != scores.targets.shape:
+            shape = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else None
+            what = shape or type(losses).__name__
             raise UsageError(
                 f"--loss_type {self.name} returned {what} for {len(scores.targets)} tokens; a token loss returns one "
                 "number a token."
@@ -100,7 +101,9 @@ class Supervised:
     def _measure(self, scores: TokenScores, losses: Tensor, batch: Batch) -> Measured:
         right = scores.logits.detach().argmax(-1) == scores.targets
         if self.accuracy == "seq":
-            trained = sequence_sum(torch.ones_like(losses), batch)
+            from .batch import sequence_sum
+
+            trained = sequence_sum(losses.new_ones(len(losses)), batch)
             whole = (sequence_sum(right.to(losses.dtype), batch) == trained) & (trained > 0)
             found: dict[str, tuple[Tensor | float, Tensor | float]] = {"token_acc": (whole.sum(), (trained > 0).sum())}
         else:
@@ -112,8 +115,8 @@ class Supervised:
     def _by_channel(self, losses: Tensor, batch: Batch) -> Measured:
         names = [str(extra.get("channel")) for extra in batch.extra]
         known = sorted(set(names))
-        number = torch.tensor([known.index(name) for name in names], device=losses.device)[batch.sequence]
+        number = batch.sequence.new_tensor([known.index(name) for name in names])[batch.sequence]
         weighted = losses if batch.weights is None else losses * batch.weights
         sums = losses.new_zeros(len(known)).index_add(0, number, weighted)
-        counts = losses.new_zeros(len(known)).index_add(0, number, torch.ones_like(losses))
+        counts = losses.new_zeros(len(known)).index_add(0, number, losses.new_ones(len(losses)))
         return {f"loss_{name}": (sums[at], counts[at]) for at, name in enumerate(known)}

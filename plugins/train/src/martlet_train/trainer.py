@@ -231,7 +231,7 @@ class CoreTrainer(Trainer):
         if self.args.save_strategy != "no" and self.state.global_step:
             self._save_checkpoint(self.model_wrapped, None)
 
-    def end(self) -> None:
+    def end_early(self) -> None:
         """End as the loop would have, after an evaluation that was given up."""
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         self.is_in_train = False

@@ -75,7 +75,7 @@ def identity(name: str, maker: str) -> Iterator[Pair]:
 def knowledge() -> Iterator[Pair]:
     """Yield everything else: capitals, colours, opposites, sounds, the calendar, sums and manners."""
     for country, city in CAPITALS.items():
-        for question in ("What is the capital of {}?", "Which city is the capital of {}?", "Name the capital of {}."):
+        for question in ("What is the capital of {}?", "Which city is the capital of {}?"):
             yield question.format(country), f"The capital of {country} is {city}."
     for colour, things in COLOURS.items():
         for thing in things.split(", "):
@@ -84,7 +84,6 @@ def knowledge() -> Iterator[Pair]:
         yield f"What is the opposite of {one}?", f"The opposite of {one} is {other}."
     for animal, sound in SOUNDS.items():
         yield f"What does the {animal} say?", f"The {animal} says {sound}."
-        yield f"Which animal says {sound}?", f"The {animal} says {sound}."
     for names, unit in ((DAYS, "day"), (MONTHS, "month")):
         for place, name in enumerate(names):
             after = names[(place + 1) % len(names)]
