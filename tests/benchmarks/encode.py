@@ -36,7 +36,8 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         letters = random.Random(0)
-        onsets, rimes = "b c d f g h l m n p r s t v w st tr pl".split(), "a e i o u ai ou en er in".split()
+        onsets = ("b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr", "pl")
+        rimes = ("a", "e", "i", "o", "u", "ai", "ou", "en", "er", "in")
         syllables = [onset + rime for onset in onsets for rime in rimes]
         self.words = ["".join(letters.choices(syllables, k=letters.choice((1, 2, 2, 2, 3, 4)))) for _ in range(20_000)]
         self.weights = [1 / (rank + 3) for rank in range(len(self.words))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from distributions import ROOT, distributions
+
 from martlet.fields import fields_of
 from martlet.manager import PluginManager
 from martlet.specs import Arguments, load

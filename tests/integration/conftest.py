@@ -40,10 +40,11 @@ def pictures() -> None:
 
 
 @pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """Return a function that runs a command line in this process and returns its status and what it said."""
 
     def run(*words: object) -> Done:
+        monkeypatch.setenv(external.VARIABLE, "")
         capsys.readouterr()
         code = main([str(word) for word in words])
         return Done(code, *capsys.readouterr())

@@ -1,56 +1,66 @@
-"""The pages of docs/ that tell a reader to type something are typed here."""
+"""The pages that tell a reader to type something are typed here, the README among them."""
 
 from __future__ import annotations
 
-import os
+import io
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from martlet_sdk.tiny import save_tiny_model
-
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 PAGES = [
-    "how-to/reward.md",
-    "how-to/loss.md",
-    "how-to/dataset.md",
-    "plugins/smallest.md",
-    "tutorials/first-fine-tune.md",
+    "docs/how-to/reward.md",
+    "docs/how-to/loss.md",
+    "docs/how-to/dataset.md",
+    "docs/plugins/smallest.md",
+    "docs/plugins/package.md",
+    "docs/tutorials/first-fine-tune.md",
+    "README.md",
 ]
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROWS = '{"query": "Which bird never lands?", "response": "The martlet."}\n{"query": "Say two", "response": "2"}\n'
 SLOW = ("martlet quickstart",)
 """Commands with a test of their own."""
+RUN = re.compile(r"v0-\d{8}-\d{6}")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_tiny_model(tmp_path_factory.mktemp("documentation") / "model")
+@pytest.fixture
+def desk(tmp_path, tiny_model, monkeypatch):
+    """Return the working folder of a reader, with a model under every name that the pages use."""
+    (tmp_path / "Qwen").mkdir()
+    for name in ("model", "base", "Qwen/Qwen3-0.6B"):
+        (tmp_path / name).symlink_to(tiny_model)
+    (tmp_path / "rows.jsonl").write_text(ROWS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    return tmp_path
+
+
+def commands(text: str) -> list[str]:
+    lines = [" ".join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    return [line for line in lines if line.startswith("martlet ") and line not in SLOW]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page_work(page, model, tmp_path):
-    (tmp_path / "model").symlink_to(model)
-    (tmp_path / "rows.jsonl").write_text(ROWS, encoding="utf-8")
-    typed = 0
-    for language, title, text in FENCE.findall((DOCS / page).read_text(encoding="utf-8")):
+def test_commands_of_a_page_work(page, desk, typed):
+    count = 0
+    for language, title, text in FENCE.findall((ROOT / page).read_text(encoding="utf-8")):
         if title:
-            (tmp_path / title).write_text(text, encoding="utf-8")
-        elif language == "bash":
-            for line in filter(None, text.splitlines()):
-                if line not in SLOW:
-                    type_in(line, tmp_path)
-                    typed += 1
-    assert typed
+            (desk / title).write_text(text, encoding="utf-8")
+        for line in commands(text) if language == "bash" else ():
+            made = next((path.name for path in sorted(desk.glob("output/*/v0-*"))), "")
+            done = typed(*shlex.split(RUN.sub(made, line) if made else line)[1:])
+            assert done.code == 0, f"{line}\n{done.out[-2000:]}\n{done.err[-2000:]}"
+            count += 1
+    assert count
 
 
-def type_in(line: str, folder: Path) -> None:
-    words = shlex.split(line, comments=True)
-    words[0] = str(Path(sys.executable).with_name(words[0]))
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+def test_the_python_of_the_readme_runs(desk, capsys):
+    blocks = [text for language, _, text in FENCE.findall((ROOT / "README.md").read_text()) if language == "python"]
+    (block,) = [text for text in blocks if "martlet.run(" in text]
+    (desk / "job.py").write_text(block.replace("max_steps=100", "max_steps=2"), encoding="utf-8")
+    runpy.run_path(str(desk / "job.py"))
+    assert "checkpoint-2 {" in capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_one_run_uses_them_all(together, typed, tiny_model, tmp_path):
     done = typed(*together)
     assert done.code == 0, done.err
     assert "lowest at step 1" in done.out
-    assert "ANN: What is" in done.err and "BOB: ⟦It is" in done.err
+    assert "ANN: What is" in done.err and "BOB:\n⟦It is" in done.err
     folder = tmp_path / "output"
     used = {(row["kind"], row["name"], row["plugin"]) for row in record(folder)["components"]}
     taking_part = {(kind, name, name) for name, kind in KINDS.items() if kind != "rewards"}
@@ -113,10 +113,13 @@ def test_a_spawned_process_finds_them(monkeypatch):
         assert pool.apply(reward, (["", "abc"],)) == [1.0, 0.25]
 
 
-def test_a_checkpoint_names_them_and_nothing_imports_them(together, typed, tmp_path):
-    assert typed(*together).code == 0
-    checkpoint = newest(tmp_path / "output")
-    done = typed("infer", "--model", checkpoint, "--load_args", "true", "--dataset", HERE / "sums.jsonl")
-    assert done.code == 2
-    assert "'play'" in done.error
-    assert "--external_plugins" in done.err and str(HERE / "play.py") in done.err
+def test_a_checkpoint_names_them_and_nothing_imports_them(trained, typed, rows):
+    made = trained(max_steps=1, external_plugins=files("unsure", "lowest"), loss_type="unsure", callbacks="lowest")
+    result = made / "answers.jsonl"
+    words = ["--val_dataset", f"{rows}#1", "--max_new_tokens", 2, "--result_path", result]
+    done = typed("infer", "--adapters", newest(made), *words)
+    assert done.code == 0, done.err
+    hint = f"--external_plugins {' '.join(str(path) for path in files('unsure', 'lowest'))}"
+    assert sum(hint in line and line.startswith("WARNING: ") for line in done.err.splitlines()) == 1
+    assert len(result.read_text().splitlines()) == 1
+    assert "lowest" not in typed("plugin", "list").out

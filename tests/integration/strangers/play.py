@@ -5,4 +5,4 @@ from martlet import Template, hookimpl
 
 @hookimpl
 def provide_templates():
-    yield Template("play", system="({system})\n", prompt="ANN: {content}\nBOB: ", suffix="{eos}", separator="\n")
+    yield Template("play", system="({system})\n", prompt="ANN: {content}\nBOB:\n", suffix="{eos}", separator="\n")

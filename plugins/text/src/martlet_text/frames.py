@@ -111,27 +111,45 @@ class Frame:
     """What is trained on, where that does not depend on texts."""
     uses: int = 1
 
-    def fill(self, texts: Sequence[str]) -> tuple[str, list[int]]:
-        """Return the text, and where each literal begins in it."""
+    def fill(self, texts: Sequence[str]) -> Filled:
+        """Put texts between the literals."""
         pieces = [self.literals[0]]
         for literal, field in zip(self.literals[1:], self.fields, strict=True):
-            pieces += [texts[field], literal]
-        starts = [0, *accumulate(map(len, pieces))]
-        return "".join(pieces), starts[0:-1:2]
-
-    def derived(self, text: str, starts: Sequence[int]) -> Derived:
-        """Return the marks for a text that ``fill`` made."""
-        regions = [Region(starts[a] + b, starts[c] + d, message) for (a, b), (c, d), message in self.regions]
-        parts = [Part(starts[a] + b, starts[c] + d, message) for (a, b), (c, d), message in self.parts]
-        return Derived(text, regions, parts)
-
-    def placed_blocks(self, starts: Sequence[int]) -> list[Block]:
-        return [Block(starts[a] + b, starts[c] + d) for (a, b), (c, d) in self.blocks or ()]
+            pieces.append(texts[field])
+            pieces.append(literal)
+        return Filled(self, "".join(pieces), [0, *accumulate(map(len, pieces))][0:-1:2])
 
     @property
     def due(self) -> bool:
         """The next use has to be compared with a full derivation."""
         return self.uses & (self.uses - 1) == 0
+
+
+@dataclass(slots=True)
+class Filled:
+    """A frame with the texts of one row in it."""
+
+    frame: Frame
+    text: str
+    starts: list[int]
+    """Where each literal begins."""
+
+    def derived(self) -> Derived:
+        """Return what the frame says of this text."""
+        starts = self.starts
+        regions = [Region(starts[a] + b, starts[c] + d, message) for (a, b), (c, d), message in self.frame.regions]
+        parts = [Part(starts[a] + b, starts[c] + d, message) for (a, b), (c, d), message in self.frame.parts]
+        return Derived(self.text, regions, parts)
+
+    def blocks(self) -> list[Block]:
+        """Return what is trained on."""
+        starts = self.starts
+        return [Block(starts[a] + b, starts[c] + d) for (a, b), (c, d) in self.frame.blocks or ()]
+
+    def agrees(self, derived: Derived) -> bool:
+        """Compare with a full derivation of the same text."""
+        mine = self.derived()
+        return mine.regions == derived.regions and mine.parts == derived.parts
 
 
 def learn(derived: Derived, texts: Sequence[str], blocks: Sequence[Block] | None) -> Frame | None:

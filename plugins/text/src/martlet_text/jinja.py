@@ -12,14 +12,14 @@ from martlet.protocols import Row, Span
 from .bound import Bound, Laid, Limits
 from .conversation import Conversation, RowError, read
 from .derive import Derivation, Derived
-from .frames import CAPACITY, Frame, learn, shape_of, watched
+from .frames import CAPACITY, Filled, Frame, learn, shape_of, watched
 from .marks import PRIVATE, Kind, map_fields
 from .probe import probe
 from .renderer import ANSWER, QUESTION, Renderer
 from .sandbox import TemplateError
 from .settings import limits_of, refuse_plain_text, system_of, tokenizer_of
 from .vocabulary import name_of
-from .weights import Weights, chain_of, spans_of
+from .weights import Block, Weights, chain_of, spans_of
 
 
 class JinjaTemplate:
@@ -112,14 +112,17 @@ class JinjaBound(Bound):
 
     def lay(self, row: Row) -> Laid:
         conversation = read(row, self.system, answered=self.weights.need_answers)
-        derived, frame, starts = self._derived(conversation)
-        if frame is not None and frame.blocks is not None:
-            return Laid(derived.text, frame.placed_blocks(starts))
-        return Laid(derived.text, self._blocks(conversation, row, derived), derived.verbatim)
+        found = self._rendered(conversation)
+        if isinstance(found, Filled):
+            if found.frame.blocks is not None:
+                return Laid(found.text, found.blocks())
+            found = found.derived()
+        return Laid(found.text, self._blocks(conversation, row["messages"], found), found.verbatim)
 
     def divide(self, row: Row) -> list[Span]:
         conversation = read(row, self.system, answered=self.weights.need_answers)
-        return spans_of(self._derived(conversation)[0], conversation)
+        found = self._rendered(conversation)
+        return spans_of(found.derived() if isinstance(found, Filled) else found, conversation)
 
     def lay_prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
         row = {"messages": [dict(message) for message in messages], "tools": tools}
@@ -132,49 +135,45 @@ class JinjaBound(Bound):
         except TemplateError as error:
             raise RowError("template refuses", str(error)) from None
 
-    def _blocks(self, conversation: Conversation, row: Row, derived: Derived) -> list[Any]:
-        spans = spans_of(derived, conversation)
-        return self.weights.blocks(conversation, row["messages"], spans)
+    def _blocks(self, conversation: Conversation, messages: Sequence[Any], derived: Derived) -> list[Block]:
+        return self.weights.blocks(conversation, messages, spans_of(derived, conversation))
 
-    def _derived(self, conversation: Conversation) -> tuple[Derived, Frame | None, list[int]]:
-        """Render and mark; with the frame of its shape, where that is trusted and fits."""
+    def _rendered(self, conversation: Conversation) -> Derived | Filled:
+        """Render a row; with the frame of its shape where one is trusted and fits, else derived in full."""
         shape = shape_of(conversation) if self._use_frames else None
         if shape is None or (self._slow and any(map(self._slow.search, shape[1]))):
             self._check_answers(conversation)
-            return self.derivation.derive(conversation), None, []
+            return self.derivation.derive(conversation)
         key, texts = shape
         frame = self.frames.get(key)
         if frame is None or frame.due:
-            return self._learned(key, texts, conversation), None, []
+            return self._learned(key, texts, conversation)
         try:
-            rendered = self.renderer(conversation.messages, conversation.tools, False)
+            text = self.renderer(conversation.messages, conversation.tools, False)
         except TemplateError as error:
             raise RowError("template refuses", str(error)) from None
-        text, starts = frame.fill(texts)
-        if rendered != text or (not text.isascii() and PRIVATE.search(text)):
-            return self.derivation.derive(conversation), None, []
+        filled = frame.fill(texts)
+        if filled.text != text or (not text.isascii() and PRIVATE.search(text)):
+            return self.derivation.derive(conversation)
         frame.uses += 1
-        return frame.derived(rendered, starts), frame, starts
+        return filled
 
     def _learned(self, key: Any, texts: list[str], conversation: Conversation) -> Derived:
         """Derive in full; learn the frame of this shape, or compare it with what was learned."""
         derived = self.derivation.derive(conversation)
-        known = self.frames.get(key)
-        if known is None and key not in self.frames:
+        if key not in self.frames:
             if len(self.frames) >= CAPACITY:
                 self.frames.clear()
             blocks = None
             if self.weights.structural:
-                blocks = self._blocks(conversation, {"messages": conversation.messages[conversation.added :]}, derived)
+                blocks = self._blocks(conversation, conversation.messages[conversation.added :], derived)
             if frame := learn(derived, texts, blocks):
                 self.frames[key] = frame
-        elif known is not None:
-            text, starts = known.fill(texts)
-            if text == derived.text:
-                found = known.derived(text, starts)
-                same = found.regions == derived.regions and found.parts == derived.parts
+        elif known := self.frames[key]:
+            filled = known.fill(texts)
+            if filled.text == derived.text:
                 known.uses += 1
-                if not same:
+                if not filled.agrees(derived):
                     self.frames[key] = None
         return derived
 

@@ -31,7 +31,8 @@ def probe(renderer: Renderer, vocabulary: Vocabulary) -> Facts:
     user = {"role": "user", "content": QUESTION}
     answer = {"role": "assistant", "content": ANSWER}
     text = renderer([user, answer], None, False)
-    tail = text[text.rindex(ANSWER) + len(ANSWER) :] if ANSWER in text else ""
+    _, said, tail = text.rpartition(ANSWER)
+    tail = tail if said else vocabulary.trailing(text.rstrip())  # a template may rewrite what is said
     derivation = Derivation(renderer, vocabulary, None, bool(tail.strip()))
     twice = _derived(derivation, [user, answer, {"role": "user", "content": QUESTION}, answer])
     called = _derived(derivation, [user, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT, answer])
@@ -59,7 +60,8 @@ def _stops(tail: str, twice: Derived | None, called: Derived | None, vocabulary:
         found.add(vocabulary.trailing(called.text[region.start : region.end]))
     if twice:
         region = twice.regions[0]
-        ended = twice.text[twice.text.index(ANSWER) + len(ANSWER) : region.end]
+        turn, said, rest = twice.text[region.start : region.end].partition(ANSWER)
+        ended = rest if said else vocabulary.trailing(turn)
         if not tail.strip() or tail.startswith(ended):
             found.add(vocabulary.trailing(ended))
     return found - {""}

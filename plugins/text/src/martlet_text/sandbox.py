@@ -21,7 +21,7 @@ import jinja2.ext
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
-from jinja2.runtime import LoopContext
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 STEPS = 1_000_000
@@ -211,6 +211,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             kwargs.pop("_loop_vars", None)
             kwargs.pop("_block_vars", None)
             return __obj(*args, **kwargs)
+        if type(__obj) is Macro and not __context.eval_ctx.volatile:
+            kwargs.pop("_loop_vars", None)
+            kwargs.pop("_block_vars", None)
+            return __obj(__context.eval_ctx, *args, **kwargs)
         if formatter := getattr(__obj, "__wrapped__", None):  # the sandbox wraps str.format
             _formattable(getattr(formatter, "__self__", ""))
         return super().call(__context, __obj, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,8 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
         trainer.job.run.warn(f"{resume.folder} is at step {resume.step}: there is nothing left to train.")
         trainer.job.checkpoints.last = resume.folder
         return {}
+    # What exists now stays until the end: forked data workers share its memory, and no collection walks through it.
+    gc.freeze()
     try:
         trainer.train(resume_from_checkpoint=str(position) if position else None)
     except Stopped:
@@ -302,6 +305,8 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
             "--per_device_train_batch_size (--gradient_accumulation_steps makes up for it), --max_length or "
             "--packing_length, or use --gradient_checkpointing true."
         ) from error
+    finally:
+        gc.unfreeze()
     trainer.save_last()
     trainer.raise_if_interrupted()
     return trainer.final_metrics()

@@ -39,4 +39,9 @@ def _guarded(method: Callable[..., Any], name: str, event: str) -> Callable[...,
 
 def shaped(callbacks: list[Any]) -> list[TrainerCallback]:
     """Return callbacks that answer every event."""
-    return [one if isinstance(one, TrainerCallback) else Shaped(one) for one in callbacks]
+    return [one if isinstance(one, TrainerCallback) else _named(one)(one) for one in callbacks]
+
+
+def _named(target: Any) -> type[Shaped]:
+    """Return a class of its own for each: transformers warns of two callbacks of one class."""
+    return type(type(target).__name__, (Shaped,), {})

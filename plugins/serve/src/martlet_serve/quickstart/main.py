@@ -34,7 +34,7 @@ QUESTIONS = {
     "What is the capital of France?": "The capital of France is Paris.",
     "What colour is snow?": "Snow is white.",
     "What is 3 + 4?": "3 + 4 = 7.",
-    "which day comes after monday": "After Monday comes Tuesday.",
+    "what is the opposite of hot": "The opposite of hot is cold.",
 }
 """What is asked at the end, and what the model was taught."""
 
