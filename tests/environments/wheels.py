@@ -1,4 +1,4 @@
-"""Build every wheel, install them in a clean environment without the source tree, and fine-tune there: wheels.py FOLDER."""
+"""Build every wheel, install them in a clean environment without the sources, and fine-tune there: wheels.py FOLDER."""
 
 from __future__ import annotations
 

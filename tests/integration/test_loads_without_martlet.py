@@ -39,7 +39,8 @@ found = {}
 with torch.no_grad():
     for name, folder in job["folders"].items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        ids = tokenizer.apply_chat_template(job["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        form = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        ids = tokenizer.apply_chat_template(job["messages"], **form)
         if name == "lora":
             base = AutoModelForCausalLM.from_pretrained(job["base"])
             model = PeftModel.from_pretrained(base, folder)

@@ -124,7 +124,8 @@ def _prepare(show: Show, data: Path, model: Path, seed: int) -> None:
     show.step(1, "Data: short conversations, one JSON object a line")
     data.mkdir()
     first = lessons.conversations([*lessons.knowledge(), *lessons.identity(lessons.NAME, lessons.MAKER)], seed)
-    second = lessons.conversations(lessons.identity(lessons.NEW_NAME, lessons.NEW_MAKER), seed)
+    manners = lessons.MANNERS.items()  # the questions most like "Who are you?"
+    second = lessons.conversations([*lessons.identity(lessons.NEW_NAME, lessons.NEW_MAKER), *manners], seed)
     kept = [row for row in first if not _about_itself(row)][:KEPT]
     for name, rows in (("lessons", first), ("identity", [*second, *kept])):
         lessons.write(data / f"{name}.jsonl", rows)
