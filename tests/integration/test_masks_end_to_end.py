@@ -125,9 +125,9 @@ def test_training_goes_on_where_inference_begins(case, models, typed, tmp_path):
     run = martlet.prepare(roles=("model", "template"), model=str(models[name]), **flags)
     tokenizer = run.one("models").load_processor(run)
     bound = run.one("templates").bind(tokenizer, run)
-    done = typed("data", "preview", "--json", "--n", len(lines), *words_of(
-        {"model": models[name], "dataset": write_rows(tmp_path / "rows.jsonl", lines), "dataset_shuffle": False, **flags}
-    ))  # fmt: skip
+    rows = write_rows(tmp_path / "rows.jsonl", lines)
+    words = words_of({"model": models[name], "dataset": rows, "dataset_shuffle": False, **flags})
+    done = typed("data", "preview", "--json", "--n", len(lines), *words)
     for row, line in zip(map(json.loads, done.out.splitlines()), lines, strict=True):
         *asked, last = line["messages"]
         prompt, ids = bound.prompt(asked, line.get("tools")), bound.prompt_ids(asked, line.get("tools"))
