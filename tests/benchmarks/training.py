@@ -247,10 +247,8 @@ def main() -> None:
     ]
     for what, measured, target in table:
         print(f"{what:<50} {measured:7.3f}   at most {target}")
-    print(
-        f"(bare {1e3 * cost['bare']:.2f} ms, stock {1e3 * cost['stock']:.2f} ms, ours {1e3 * cost['ours']:.2f} ms a step;"
-    )
-    print(f" start {ours:.1f} s, bare {bare:.1f} s)")
+    print("a step: " + ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in cost.items()))
+    print(f"start: ours {ours:.1f} s, bare {bare:.1f} s")
 
 
 if __name__ == "__main__":

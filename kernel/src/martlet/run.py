@@ -53,6 +53,7 @@ class Record:
         self.config, self.process = config, process
         self.components: list[dict[str, str]] = []
         self.notes: dict[str, Any] = {}
+        self.libraries: dict[str, str] = {}
         self.warnings: list[str] = []
         self.folder: Path | None = None
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -84,10 +85,9 @@ class Record:
         options = {f"{KINDS[kind].label}.{name}.{key}": v for (kind, name), many in given for key, v in many.items()}
         plugins = [{"name": r.name, "origin": r.origin, "version": r.version, "sha256": r.sha256} for r in rows]
         used = sorted(self.components, key=lambda row: (row["kind"], row["name"]))
-        versions = {name: dist.version for name in LIBRARIES for dist in metadata.distributions(name=name)}
         return {
             "format": 1, "command": self.config.command.name, "started": self.started, "ended": self.ended,
-            "plugins": plugins, "components": used, "settings": settings, "options": options, "libraries": versions,
+            "plugins": plugins, "components": used, "settings": settings, "options": options, "libraries": self.libraries,
             "python": platform.python_version(), "platform": platform.platform(),
             "world_size": self.process.world_size, "notes": self.notes, "warnings": self.warnings,
         }  # fmt: skip
@@ -95,6 +95,7 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write both files for the first time."""
         self.folder = folder
+        self.libraries = {name: dist.version for name in LIBRARIES for dist in metadata.distributions(name=name)}
         write_json(folder / "args.json", self.values())
         self.save()
 
