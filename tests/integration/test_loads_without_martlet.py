@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_jobs import newest
+from tiny_jobs import QUICK, newest
 
 import martlet
 from martlet.protocols import Request, Sampling
@@ -61,8 +61,6 @@ MESSAGES = [{"role": "user", "content": "Which bird never lands?"}]
 @pytest.fixture(scope="module")
 def saved(tiny_model, rows, tmp_path_factory) -> dict[str, Path]:
     """Return checkpoints of a full run and of a LoRA run, and the merged adapter."""
-    from tiny_jobs import QUICK
-
     here = tmp_path_factory.mktemp("saved")
     job = {**QUICK, "model": str(tiny_model), "dataset": [str(rows)], "max_steps": 4, "learning_rate": 1e-2}
     for tuner in ("full", "lora"):

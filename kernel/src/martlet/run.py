@@ -87,8 +87,8 @@ class Record:
         used = sorted(self.components, key=lambda row: (row["kind"], row["name"]))
         return {
             "format": 1, "command": self.config.command.name, "started": self.started, "ended": self.ended,
-            "plugins": plugins, "components": used, "settings": settings, "options": options, "libraries": self.libraries,
-            "python": platform.python_version(), "platform": platform.platform(),
+            "plugins": plugins, "components": used, "settings": settings, "options": options,
+            "libraries": self.libraries, "python": platform.python_version(), "platform": platform.platform(),
             "world_size": self.process.world_size, "notes": self.notes, "warnings": self.warnings,
         }  # fmt: skip
 
