@@ -297,6 +297,24 @@ def test_what_a_template_refuses_is_refused_in_its_words(bind: Any, tokenizer_fo
     assert (found.reason, found.detail) == ("template refuses", "No system role")
 
 
+NO_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.role + m.content + '<|im_end|>' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "detail"),
+    [
+        (NO_SYSTEM, {"messages": [{"role": "system", "content": "Be brief"}, *TWICE]}, "message 1 (system)"),
+        (LLAMA3, {"messages": TWICE, "tools": TOOLS}, "the tools do not appear"),
+    ],
+)
+def test_what_a_template_has_no_place_for_is_refused(
+    template: str, row: dict[str, Any], detail: str, bind: Any, tokenizer_for: Any, refusal: Any
+) -> None:
+    found = refusal(bind(tokenizer_for(template)), row)
+    assert found.reason == "left out"
+    assert detail in found.detail
+
+
 def test_a_template_that_writes_nothing_behind_the_last_answer_is_warned_of(
     bind: Any, tokenizer_for: Any, caplog: Any
 ) -> None:

@@ -112,6 +112,11 @@ def test_a_chat_template_without_chat_templates_is_a_usage_error(template: str, 
         bind(tokenizer_for(CHATML), template=template, use_chat_template=False)
 
 
+def test_contradicting_choices_are_a_usage_error(bind: Any, tokenizer_for: Any) -> None:
+    with pytest.raises(UsageError, match="contradict each other"):
+        bind(tokenizer_for(CHATML), template="jinja", template_backend="declarative")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

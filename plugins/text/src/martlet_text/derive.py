@@ -118,6 +118,7 @@ class Derivation:
                 continue
             shown = {marks.places[hit.mark].message for hit in marked.hits}
             if answers <= shown:
+                self._check_shown(conversation, text, marks, shown)
                 return marks, marked.hits
             best = best or (marks, marked.hits)
         if best is None:
@@ -125,6 +126,22 @@ class Derivation:
         missing = min(answers - {best[0].places[hit.mark].message for hit in best[1]})
         calls = ", and calls no tool there" if "tool_calls" in conversation.messages[missing] else ""
         raise RowError(UNPROVEN, f"message {conversation.place(missing) + 1} does not appear in the rendering{calls}")
+
+    def _check_shown(self, conversation: Conversation, text: str, marks: Marks, shown: set[int]) -> None:
+        """Refuse a row of which the template leaves something out that the answers may depend on."""
+        silent = {place.message for place in marks.places} - shown
+        if silent:
+            role = conversation.messages[min(silent)]["role"]
+            number = conversation.place(min(silent)) + 1
+            which = f"message {number} ({role})" if number else "the message of --system"
+            raise RowError(
+                "left out", f"{which} does not appear in the rendering: the chat template has no place for it"
+            )
+        names = [tool.get("function", tool).get("name") for tool in conversation.tools or ()]
+        if any(isinstance(name, str) for name in names) and not any(str(name) in text for name in names):
+            raise RowError(
+                "left out", "the tools do not appear in the rendering: the chat template has no place for them"
+            )
 
     def marked(self, marks: Marks, count: int, tools: Any, *, prompt: bool) -> _Marked:
         """Render the first ``count`` marked messages and locate the marks."""

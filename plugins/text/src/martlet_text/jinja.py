@@ -9,6 +9,7 @@ from typing import Any
 from martlet import Run, UsageError
 from martlet.protocols import Row, Span
 
+from .args import TemplateArguments
 from .bound import Bound, Laid, Limits
 from .conversation import Conversation, RowError, read
 from .derive import Derivation, Derived
@@ -28,6 +29,9 @@ class JinjaTemplate:
     def bind(self, processor: Any, run: Run) -> JinjaBound:
         """Join with a tokenizer. ``UsageError`` where it has no chat template, or one that cannot render."""
         refuse_plain_text(run, "jinja")
+        backend = run.config[TemplateArguments].template_backend
+        if backend != "jinja":
+            raise UsageError(f"--template jinja and --template_backend {backend} contradict each other; keep one.")
         tokenizer = tokenizer_of(processor)
         source = source_of(processor, tokenizer)
         bound = JinjaBound(tokenizer, source, chain_of(run), limits_of(run, tokenizer), system_of(run))

@@ -9,6 +9,9 @@ from typing import Any
 from martlet import UsageError
 
 
+_ATOM = re.compile(r"<[^<>\s]{1,64}>|\s|\w+|.", re.DOTALL)
+
+
 class Vocabulary:
     """A fast tokenizer, read-only: its added tokens, and encoding with exact character offsets."""
 
@@ -32,13 +35,22 @@ class Vocabulary:
         self.special = frozenset(token.content for token in tokens if token.special)
         self.ids = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
         self._plain: Any = None
-        self._atoms = re.compile(
-            "|".join([*map(re.escape, self.added), r"<[^<>\s]{1,64}>", r"\s", r"\w+", r"."]), re.DOTALL
-        )
+        self._initial: dict[str, list[str]] = {}
+        for token in self.added:
+            self._initial.setdefault(token[:1], []).append(token)
 
     def atoms(self, text: str) -> list[str]:
         """Divide text into what is never divided: added tokens, tags, words, single other characters."""
-        return self._atoms.findall(text)
+        found, place = [], 0
+        while place < len(text):
+            tokens = self._initial.get(text[place], ())
+            atom = next((token for token in tokens if text.startswith(token, place)), None)
+            if atom is None:
+                match = _ATOM.match(text, place)
+                atom = match.group() if match else text[place]
+            found.append(atom)
+            place += len(atom)
+        return found
 
     def added_in(self, text: str) -> frozenset[str]:
         """Return the added tokens of a text, white space apart."""

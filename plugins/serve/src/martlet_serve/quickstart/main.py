@@ -62,8 +62,9 @@ def main(run: Run) -> QuickstartResult:
 def _small_scale() -> Iterator[None]:
     """Use one thread, which is fastest for a model this small, and show no bar while it loads in no time."""
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
