@@ -254,9 +254,22 @@ def test_prompt_and_the_answer_make_the_training_text(case: str, bind: Any, toke
         assert encoded.labels[len(prompt) - 1] == -100
 
 
+RESPONSES = """\
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}
+{%- for r in m.tool_responses or [] %}{{ '<result>' + r.output + '</result>' + m.reasoning_content }}{% endfor %}
+{{- '<|im_end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+"""Writes results of tools out of a field of the answer."""
+
+
 @pytest.mark.parametrize(
     ("template", "messages", "detail"),
     [
+        (
+            RESPONSES,
+            [user("Hi"), answer("Look", reasoning_content="Fine", tool_responses=[{"output": "sunny"}])],
+            "in pieces",
+        ),
         (
             "{% for m in messages %}{{ m.role + m.content|length|string + m.content + '<|im_end|>' }}{% endfor %}",
             TWICE,

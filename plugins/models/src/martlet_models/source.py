@@ -74,7 +74,8 @@ def locate(run: Run, text: str, flag: str, revision: str | None = None) -> Sourc
     try:
         return Source(Path(hub.download(rest, "model", revision, run)), rest)
     except MartletError as error:
-        raise type(error)(f"{flag} {text}: there is no such folder here, and {error}{near(text)}") from error
+        hint = "" if scheme else near(text)
+        raise type(error)(f"{flag} {text}: there is no such folder here, and {error}{hint}") from error
 
 
 def cached(run: Run, text: str, flag: str, revision: str | None = None) -> Source:
@@ -108,4 +109,4 @@ def near(text: str) -> str:
     close = difflib.get_close_matches(wrong.name, names, n=3, cutoff=0.6)
     if close:
         return f" Did you mean {' or '.join(str(parent / name) for name in close)}?"
-    return f" {parent} has no folder {wrong.name}." if wrong != path else ""
+    return f" {parent} has no folder {wrong.name}." if wrong != path and parent != Path(".") else ""

@@ -77,10 +77,20 @@ class _Marked:
 class Derivation:
     """The derivation for one chat template and one tokenizer."""
 
-    def __init__(self, render: Render, vocabulary: Vocabulary, control: re.Pattern[str] | None, closed: bool) -> None:
+    def __init__(
+        self,
+        render: Render,
+        vocabulary: Vocabulary,
+        control: re.Pattern[str] | None,
+        *,
+        closed: bool,
+        ends: frozenset[str] | None = None,
+    ) -> None:
         self._render, self._vocabulary, self._control = render, vocabulary, control
         self._closed = closed
         """The rendering of a single exchange ends with an end of turn."""
+        self._ends = ends
+        """Tokens that end a turn in the middle of a conversation; None before that is known."""
 
     def derive(self, conversation: Conversation) -> Derived:
         """Render a conversation and prove who wrote what. ``RowError`` where that fails."""
@@ -129,7 +139,7 @@ class Derivation:
 
     def _check_shown(self, conversation: Conversation, text: str, marks: Marks, shown: set[int]) -> None:
         """Refuse a row of which the template leaves something out that the answers may depend on."""
-        silent = {place.message for place in marks.places} - shown
+        silent = {place.message for place in marks.places} - shown - {-1}
         if silent:
             role = conversation.messages[min(silent)]["role"]
             number = conversation.place(min(silent)) + 1
@@ -194,7 +204,7 @@ class _Proof:
         mine = [n for n, hit in enumerate(self.hits) if self.marks.places[hit.mark].message == index]
         first, last = mine[0], mine[-1]
         if last - first + 1 != len(mine):
-            raise self._unproven(index, "is written in pieces, with another message between them")
+            raise self._unproven(index, "is written in pieces, with other text between them")
         opens, closes = self.hits[first].position, self.hits[last].position
         anchor, mark = (self.hits[first - 1].position, self.hits[first - 1].mark) if first else (0, -1)
         prompt = self._before(index, mark)
@@ -298,12 +308,15 @@ class _Proof:
             return len(gap)  # two messages that the template joins into one turn
         common = vocabulary.common(tail, gap)
         ended = gap[:common].rstrip()
-        if vocabulary.trailing(ended):
+        if self._ends_turn(vocabulary.trailing(ended)):
             return len(ended)
         stop = vocabulary.leading(gap[common:])
-        if stop and vocabulary.leading(tail[common:]):
+        if self._ends_turn(stop) and vocabulary.leading(tail[common:]):
             return common + len(stop)
         raise self._unproven(index, f"is followed by {gap[:60]!r}, but ends with {tail[:60]!r} as the last message")
+
+    def _ends_turn(self, token: str) -> bool:
+        return token != "" and (self.owner._ends is None or token in self.owner._ends)
 
     def _check_calls(self, index: int, written: str) -> None:
         for call in self.conversation.messages[index].get("tool_calls", ()):
@@ -356,6 +369,8 @@ def _parts(marks: Marks, hits: list[Hit], text: str) -> list[Part]:
     for hit in hits:
         message = marks.places[hit.mark].message
         start, end = _extent(marks, hit, text)
+        if message < 0:
+            continue
         if found and found[-1].message == message:
             found[-1] = Part(min(found[-1].start, start), max(found[-1].end, end), message)
         else:

@@ -81,13 +81,15 @@ class JinjaBound(Bound):
                 f"The chat template of {name_of(tokenizer)} cannot be used ({error}); choose another with --template."
             ) from None
         self.open_ended = facts.open_ended
-        self._reserved, self._control = facts.reserved, facts.control
+        self._reserved, self._control, self._turn_ends = facts.reserved, facts.control, facts.ends
         known = {tokenizer.eos_token, *facts.stops} - {None}
         self.stop_ids = frozenset(self.vocabulary.ids[token] for token in known if token in self.vocabulary.ids)
         self._start()
 
     def _start(self) -> None:
-        self.derivation = Derivation(self.renderer, self.vocabulary, self._control, not self.open_ended)
+        self.derivation = Derivation(
+            self.renderer, self.vocabulary, self._control, closed=not self.open_ended, ends=self._turn_ends
+        )
         self.frames: dict[Any, Frame | None] = {}
         """By shape; None for a shape whose rows turned out to differ in more than their texts."""
         patterns = [p.pattern for p in (self._control, self._reserved, watched(self.renderer.source)) if p]

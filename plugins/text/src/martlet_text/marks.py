@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from .conversation import REASONING, Message, RowError
 
-Kind = Literal["content", "reasoning", "argument", "name", "control"]
+Kind = Literal["content", "reasoning", "argument", "name", "control", "foreign"]
+"""``foreign``: a text in a field that only some template knows; nobody can say who writes it."""
 FieldMap = Callable[[int, Kind, str], str]
-"""(message, kind, text) -> the text to put in its place."""
+"""(message, kind, text) -> the text to put in its place. What is foreign belongs to message -1."""
 
 _PLANES = (0xF0000, 0x100000)
 """Unicode's supplementary private-use planes; 65,534 characters each."""
@@ -39,6 +40,7 @@ class Plan:
     """Mark the messages that are not the assistant's too."""
 
 
+_FIELDS = frozenset({"role", "content", "tool_calls", *REASONING})
 PLANS = (Plan(), Plan(fine=False), Plan(arguments=False), Plan(fine=False, arguments=False), Plan(others=False))
 """From the most telling to the least."""
 
@@ -79,6 +81,9 @@ def _mapped(number: int, message: Message, change: FieldMap) -> Message:
         found["content"] = [{**part, "text": change(number, "content", part["text"])} for part in content]
     if "tool_calls" in message:
         found["tool_calls"] = [_mapped_call(number, call, change) for call in message["tool_calls"]]
+    for key in message.keys() - _FIELDS:
+        if isinstance(message[key], list | dict):
+            found[key] = _mapped_value(-1, message[key], lambda _, kind, text: change(-1, "foreign", text))
     return found
 
 
@@ -109,7 +114,7 @@ def unmarked(messages: Sequence[Message], tools: Any) -> Iterator[str]:
                     yield from _keys(call["function"]["arguments"])
             elif key not in ("content", *REASONING):
                 yield key
-                yield from _strings(value)
+                yield from _keys(value) if isinstance(value, list | dict) else _strings(value)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -165,7 +170,7 @@ class Marks:
         return found
 
     def _mark(self, message: int, kind: Kind, text: str) -> str:
-        answer = self._roles[message] == "assistant"
+        answer = message >= 0 and self._roles[message] == "assistant"
         skipped = (kind == "argument" and not self.plan.arguments) or (kind == "name" and message not in self._bare)
         if not (answer or self.plan.others):
             self.exposed |= bool(self._control and self._control.search(text))

@@ -19,7 +19,9 @@ class Facts:
     open_ended: bool
     """Nothing stands behind the last answer."""
     stops: frozenset[str]
-    """Tokens that end a turn of the model."""
+    """Tokens that end an answer."""
+    ends: frozenset[str] | None
+    """Tokens that end a turn in the middle of a conversation; None where the template takes only one turn."""
     reserved: re.Pattern[str] | None
     """Tokens that end or begin a turn: none may stand in an answer."""
     control: re.Pattern[str] | None
@@ -33,7 +35,7 @@ def probe(renderer: Renderer, vocabulary: Vocabulary) -> Facts:
     text = renderer([user, answer], None, False)
     _, said, tail = text.rpartition(ANSWER)
     tail = tail if said else vocabulary.trailing(text.rstrip())  # a template may rewrite what is said
-    derivation = Derivation(renderer, vocabulary, None, bool(tail.strip()))
+    derivation = Derivation(renderer, vocabulary, None, closed=bool(tail.strip()))
     twice = _derived(derivation, [user, answer, {"role": "user", "content": QUESTION}, answer])
     called = _derived(derivation, [user, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT, answer])
     stops = _stops(tail, twice, called, vocabulary)
@@ -42,7 +44,8 @@ def probe(renderer: Renderer, vocabulary: Vocabulary) -> Facts:
     headers = [gap for gap, prompt in gaps if not prompt]
     beginning = vocabulary.added_in("\n".join(headers))
     control = beginning | vocabulary.added_in("\n".join(prompts)) | vocabulary.special
-    return Facts(not tail.strip(), frozenset(stops), pattern_of(beginning | stops), pattern_of(control))
+    ends = {vocabulary.trailing(_written(found)) for found in (twice, called) if found} - {""}
+    return Facts(not tail.strip(), stops, frozenset(ends) or None, pattern_of(beginning | stops), pattern_of(control))
 
 
 def _derived(derivation: Derivation, messages: list[dict[str, Any]]) -> Derived | None:
@@ -52,19 +55,23 @@ def _derived(derivation: Derivation, messages: list[dict[str, Any]]) -> Derived 
         return None
 
 
-def _stops(tail: str, twice: Derived | None, called: Derived | None, vocabulary: Vocabulary) -> set[str]:
+def _written(derived: Derived) -> str:
+    """Return the first answer."""
+    region = derived.regions[0]
+    return derived.text[region.start : region.end]
+
+
+def _stops(tail: str, twice: Derived | None, called: Derived | None, vocabulary: Vocabulary) -> frozenset[str]:
     """Return the last token of each kind of turn, and what ends one in the middle if the last ends with that too."""
     found = {vocabulary.trailing(tail.rstrip())}
     if called:
-        region = called.regions[0]
-        found.add(vocabulary.trailing(called.text[region.start : region.end]))
+        found.add(vocabulary.trailing(_written(called)))
     if twice:
-        region = twice.regions[0]
-        turn, said, rest = twice.text[region.start : region.end].partition(ANSWER)
+        turn, said, rest = _written(twice).partition(ANSWER)
         ended = rest if said else vocabulary.trailing(turn)
         if not tail.strip() or tail.startswith(ended):
             found.add(vocabulary.trailing(ended))
-    return found - {""}
+    return frozenset(found - {""})
 
 
 def _gaps(derived: Derived) -> list[tuple[str, bool]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from martlet import UsageError
 
-
 _ATOM = re.compile(r"<[^<>\s]{1,64}>|\s|\w+|.", re.DOTALL)
 
 

@@ -153,6 +153,8 @@ class Setup:
         weights = next((p.dtype for p in base.parameters() if p.is_floating_point()), trained[0].dtype)
         narrowest = min((parameter.dtype for parameter in trained), key=lambda dtype: dtype.itemsize)
         set_precision(self.args, self.run, weights, narrowest)
+        if getattr(base.config, "_attn_implementation", "") == "flex_attention" and self.args.device.type == "cpu":
+            raise UsageError("--attn_impl flex_attention has no gradient on a CPU. Use --attn_impl sdpa.")
         if self.flags.gradient_checkpointing and not getattr(base, "supports_gradient_checkpointing", False):
             if self.run.config.is_set("gradient_checkpointing"):
                 raise UsageError(f"--gradient_checkpointing true: {type(base).__name__} cannot. Leave the flag out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from martlet_data.args import DataArguments
 
 from .args import TrainerArguments
 from .reporting import other_reports
+from .resolve import world_size
 
 OURS = {
     "bf16", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory",
@@ -51,11 +53,13 @@ def training_arguments(run: Run, folder: Path) -> TrainingArguments:
     }
     if flags.save_strategy != "steps":
         values["save_steps"] = 500
+    if world_size() == 1:
+        values["ddp_backend"] = None  # transformers would look for the other processes
     try:
         args = TrainingArguments(**values)
-        _try_schedule(args)
     except (TypeError, ValueError, ImportError) as error:
         raise UsageError(f"{run.command}: {' '.join(str(error).split())}") from error
+    _try_schedule(args)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process: never nn.DataParallel, which splits batches anew
     return args
 
@@ -79,14 +83,19 @@ def _check_names(flags: TrainerArguments) -> None:
 
 def _try_schedule(args: TrainingArguments) -> None:
     """Build the schedule once: wrong ``--lr_scheduler_kwargs`` should not wait until the model is loaded."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    get_scheduler(
-        args.lr_scheduler_type,
-        optimizer=optimizer,
-        num_warmup_steps=0,
-        num_training_steps=10,
-        scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),
-    )
+    optimizer, given = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1), args.lr_scheduler_kwargs
+    try:
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=0,
+            num_training_steps=10,
+            scheduler_specific_kwargs=dict(given or {}),
+        )
+    except (TypeError, ValueError) as error:
+        flags = f"--lr_scheduler_type {args.lr_scheduler_type.value}"
+        flags += f" --lr_scheduler_kwargs '{json.dumps(given)}'" if given else ""
+        raise UsageError(f"{flags}: this schedule cannot be made ({error}).") from error
 
 
 def set_precision(args: TrainingArguments, run: Run, weights: torch.dtype, trained: torch.dtype) -> None:
