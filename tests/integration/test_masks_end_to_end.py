@@ -101,7 +101,8 @@ def test_what_is_shown_is_what_is_trained_on(case, models, typed, trained, seen,
     trained(model=models[name], dataset=rows, max_steps=1, save_strategy="no", **order, **settings)
     assert len(shown) == len(seen) == len(lines)
     run = martlet.prepare(roles=("model",), model=str(models[name]))
-    decode = run.one("models").load_processor(run).decode
+    tokenizer = run.one("models").load_processor(run)
+    decode = tokenizer.decode
     for row, batch in zip(shown, seen, strict=True):
         first = row["labels"][0] != -100  # the first token of a sequence is never predicted
         ids, labels = row["input_ids"], [-100 if first else row["labels"][0], *row["labels"][1:]]
@@ -110,6 +111,11 @@ def test_what_is_shown_is_what_is_trained_on(case, models, typed, trained, seen,
         assert batch["token_weights"] == pytest.approx(weights)
         assert row["text"] == decode(ids, skip_special_tokens=False)
         assert any(label != -100 for label in labels)
+    if lines[:4] == TALK and not {"loss_scale", "max_length"} & settings.keys():
+        for row, line in zip(shown, TALK, strict=False):
+            said = [message["content"] for message in line["messages"] if message["role"] == "assistant"]
+            own = decode([label for label in row["labels"] if label != -100], skip_special_tokens=False)
+            assert own == "".join(text + tokenizer.eos_token for text in said)
     fractional = {weight for row in shown for weight in row["token_weights"]} - {0.0, 1.0}
     assert fractional == ({0.5, 1.75} if "rare_words" in str(settings) else set())
 
@@ -136,6 +142,7 @@ def test_training_goes_on_where_inference_begins(case, models, typed, tmp_path):
         thought = f"<think>\n{last.get('reasoning_content', '')}\n</think>\n\n" if name == "thinking" else ""
         said = thought + last["content"]
         assert rest.rstrip("\n") == said + tokenizer.eos_token
+        assert "tools" in line or set(row["labels"][: len(ids)]) == {-100}  # a call of a tool is of the same round
         own = [label for label in row["labels"][len(ids) :] if label != -100]
         assert tokenizer.decode(own) == said + tokenizer.eos_token and own[-1] in bound.stop_ids
         assert bound.decode(own) == said

@@ -21,7 +21,8 @@ def test_the_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert done.right == len(done.after)
     assert done.before["Who are you?"] != done.after["Who are you?"]
     assert done.before["What is 3 + 4?"] == done.after["What is 3 + 4?"]
-    assert "$ martlet sft" in shown and f"martlet infer --adapters {done.lora.checkpoint.relative_to(tmp_path)}" in shown
+    assert "$ martlet sft" in shown
+    assert f"martlet infer --adapters {done.lora.checkpoint.relative_to(tmp_path)}" in shown
     assert list((done.full.folder / "images").glob("*.png")) and list((done.full.folder / "runs").iterdir())
     monkeypatch.setattr(sys, "stdin", io.StringIO("who are you\n"))
     assert main(["infer", "--adapters", str(done.lora.checkpoint)]) == 0

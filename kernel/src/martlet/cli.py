@@ -23,8 +23,7 @@ from .run import Run
 from .sources import Origin, Raw, read_words, read_yaml
 from .specs import Command
 
-FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config", "debug")
-"""Flags that decide what there is to parse; read before the others."""
+FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config", "debug")  # read before the others
 
 
 def entry() -> None:
@@ -37,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if words and words[0] not in ("-h", "--help", "--version"):
             result = run_words(words)
+            sys.stdout.flush()
             return result if isinstance(result, int) and not isinstance(result, bool) else 0
         print(versions() if words[:1] == ["--version"] else overview(start(words)[0]))
         return 0
