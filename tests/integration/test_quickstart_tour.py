@@ -13,6 +13,7 @@ from martlet.cli import main
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("pictures")
 def test_the_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     done = martlet.run("quickstart")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,21 @@ def test_code_words_and_typed_arguments_give_equal_weights_and_records(settings,
     assert origins(code) == origins(objects)
     assert {origins(code)["max_steps"], origins(words)["max_steps"]} == {"code", "command line (--max_steps)"}
     assert origins(code)["lora_rank"] == origins(words)["lora_rank"] == "default (tuners 0.1.0)"
+
+
+def test_a_file_beside_its_rows_is_the_same_job(settings, typed, rows, tmp_path):
+    place = tmp_path / "jobs"
+    place.mkdir()
+    (place / "rows.jsonl").symlink_to(rows)
+    job = {**settings("file"), "dataset": ["rows.jsonl"], "output_dir": str(tmp_path / "file")}
+    (place / "run.yaml").write_text("command: sft\n" + "".join(f"{k}: {json.dumps(v)}\n" for k, v in job.items()))
+    done = typed(place / "run.yaml")
+    assert done.code == 0, done.err
+    martlet.run("sft", **settings("code"))
+    assert weights(tmp_path / "file") == weights(tmp_path / "code")
+    assert (
+        origins(tmp_path / "file")["max_steps"] == f"config ({place / 'run.yaml'}:{list(job).index('max_steps') + 2})"
+    )
 
 
 def origins(folder: Path) -> dict[str, str]:
