@@ -235,7 +235,7 @@ def main() -> None:
         folder = Path(name)
         small = Setting(folder, "small", layers=1, hidden=16, words=4, batch=1, steps=options.steps)
         cost = interleaved(options.rounds, bare=small.bare, stock=small.stock, ours=small.ours)
-        large = Setting(folder, "large", layers=4, hidden=336, words=60, batch=4, steps=max(40, options.steps // 3))
+        large = Setting(folder, "large", layers=4, hidden=352, words=60, batch=4, steps=max(40, options.steps // 3))
         parameters = sum(p.numel() for p in large.load().parameters())
         step = interleaved(options.rounds, stock=large.stock, ours=large.ours)
         ours, bare = start_ratio(small, max(3, options.rounds // 2))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tiny_jobs import QUICK, digests, record, words_of, write_rows
 
 import martlet
+from martlet_sdk.tiny import save_tiny_model
 
 FACTS = {"Which bird never lands?": "The martlet.", "Where is it found?": "On coats of arms.", "Two?": "2"}
 
@@ -105,6 +107,28 @@ def test_a_chat_remembers_and_takes_several_lines(learnt, piped):
     assert alone.out.splitlines()[0] == "2"
     assert later.out.splitlines()[0] == FACTS[first]
     assert piped(*start, "--stream", "false", lines=["Two?"]).out == alone.out
+
+
+def test_a_base_model_that_moved_is_asked_for(learnt, typed, tmp_path, tiny_model):
+    place = Path(shutil.copytree(learnt["adapters"], tmp_path / "checkpoint-1"))
+    args = json.loads((place / "args.json").read_text())
+    (place / "args.json").write_text(json.dumps({**args, "model": "/no/such/model"}))
+    words = ["infer", "--adapters", place, "--dataset", learnt["rows"], "--max_new_tokens", 24, "--temperature", 0]
+    done = typed(*words)
+    assert done.code == 2
+    for part in ("--model /no/such/model", "no such folder", str(place / "args.json"), "give --model"):
+        assert part in done.error
+    found = tmp_path / "found.jsonl"
+    assert typed(*words, "--model", tiny_model, "--result_path", found).code == 0
+    assert [line["response"] for line in lines_of(found)] == list(FACTS.values())
+
+
+def test_an_adapter_of_another_model_is_refused(learnt, typed, tmp_path):
+    other = save_tiny_model(tmp_path / "other", hidden=32)
+    done = typed("merge-lora", "--model", other, "--adapters", learnt["adapters"], "--output_dir", tmp_path / "merged")
+    assert done.code == 1
+    assert str(learnt["adapters"]) in done.error and "does not fit this model: size mismatch for" in done.error
+    assert not list(tmp_path.glob("*merged*"))
 
 
 def test_merging_keeps_what_is_there(learnt, typed):

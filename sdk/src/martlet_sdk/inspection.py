@@ -43,7 +43,10 @@ def show(run: Run) -> int:
 
 def schema(run: Run) -> int:
     """Print the JSON Schema of a command's flags."""
-    command = run.manager.find(Command, " ".join(run.config[SchemaArguments].of))[1]
+    words = run.config[SchemaArguments].of
+    if not words:
+        raise UsageError("schema takes a command: martlet schema sft")
+    command = run.manager.find(Command, " ".join(words))[1]
     print(json.dumps(command_schema(command, run.manager), indent=2, ensure_ascii=False))
     return 0
 

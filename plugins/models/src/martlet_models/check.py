@@ -26,8 +26,8 @@ WITHOUT_WEIGHTS = frozenset({"model", "template", "data"})
 """A command that takes only these roles reads the tokenizer alone."""
 
 
-def check_settings(settings: ModelArguments, command: Command) -> None:
-    """Refuse what cannot work, before anything slow has begun."""
+def check_settings(settings: ModelArguments, command: Command, recorded: str = "") -> None:
+    """Refuse what cannot work, before anything slow has begun. ``recorded``: where --model was read from."""
     if settings.tuner_backend != "peft":
         raise ConfigError(f"--tuner_backend {settings.tuner_backend}: no installed plugin provides it; use peft.")
     for entry in settings.adapters:
@@ -35,7 +35,11 @@ def check_settings(settings: ModelArguments, command: Command) -> None:
         source.check(text, "--adapters")
     if settings.model is None:
         raise UsageError("--model is missing: name a model folder, or the id of a model on a hub.")
-    folder = source.check(settings.model, "--model")
+    try:
+        folder = source.check(settings.model, "--model")
+    except UsageError as error:
+        again = f" That is what {recorded} says; give --model with the place it has now." if recorded else ""
+        raise UsageError(f"{error}{again}") from error
     if folder is not None:
         read_config(folder)
         if not set(command.roles) <= WITHOUT_WEIGHTS:

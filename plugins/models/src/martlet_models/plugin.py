@@ -38,4 +38,6 @@ def on_config(config: Config) -> None:
     from .check import check_settings
 
     if ModelArguments in config:
-        check_settings(config[ModelArguments], config.command)
+        origin = config.origin("model")
+        recorded = f"{origin.detail}/args.json" if origin.source == "args.json" else ""
+        check_settings(config[ModelArguments], config.command, recorded)
