@@ -13,7 +13,7 @@ from martlet import MartletError
 
 from .args import HubArguments
 from .names import OTHER_FORMATS, TORCH_WEIGHTS, check_files, check_id, check_revision, superfluous
-from .reach import OFFLINE, SECONDS, unreachable
+from .reach import SECONDS, earlier_copy, unreachable
 
 if TYPE_CHECKING:
     from martlet import Run
@@ -39,11 +39,7 @@ class HuggingFace:
         where = endpoint()
         reason = "HF_HUB_OFFLINE is set" if is_offline() else unreachable(where)
         if reason:
-            found = self.cached(id, kind, revision)
-            if found is None:
-                raise MartletError(f"{NAME} ({where}) cannot be reached: {reason}; {OFFLINE}.")
-            run.warn(f"{NAME} cannot be reached ({reason}); the copy of {id} that was downloaded before is used.")
-            return found
+            return earlier_copy(self.cached(id, kind, revision), run, hub=NAME, where=where, id=id, reason=reason)
         token = _token(run)
         with _explained(id, kind, revision, where):
             return self._fetch(id, kind, revision, where, token)

@@ -11,7 +11,7 @@ from martlet import MartletError
 
 from .args import HubArguments
 from .names import check_files, check_id, check_revision, superfluous
-from .reach import OFFLINE, unreachable
+from .reach import earlier_copy, unreachable
 
 if TYPE_CHECKING:
     from martlet import Run
@@ -37,11 +37,7 @@ class ModelScope:
         api, where = _client(_token(run))
         reason = unreachable(where)
         if reason:
-            found = self.cached(id, kind, revision)
-            if found is None:
-                raise MartletError(f"{NAME} ({where}) cannot be reached: {reason}; {OFFLINE}.")
-            run.warn(f"{NAME} cannot be reached ({reason}); the copy of {id} that was downloaded before is used.")
-            return found
+            return earlier_copy(self.cached(id, kind, revision), run, hub=NAME, where=where, id=id, reason=reason)
         with _explained(id, kind, where):
             return self._fetch(api, id, kind, revision)
 

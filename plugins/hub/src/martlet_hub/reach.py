@@ -5,10 +5,25 @@ from __future__ import annotations
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from martlet import MartletError
+
+if TYPE_CHECKING:
+    from martlet import Run
 
 SECONDS = 6.0
 OFFLINE = "without a network, name a local folder (copied or cloned from where there is one)"
+
+
+def earlier_copy(found: Path | None, run: Run, *, hub: str, where: str, id: str, reason: str) -> Path:
+    """Return the copy in the cache, with a warning; ``MartletError`` with the offline ways where there is none."""
+    if found is None:
+        raise MartletError(f"{hub} ({where}) cannot be reached: {reason}; {OFFLINE}.")
+    run.warn(f"{hub} cannot be reached ({reason}); the copy of {id} that was downloaded before is used.")
+    return found
 
 
 def unreachable(endpoint: str, seconds: float = SECONDS) -> str:
