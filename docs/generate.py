@@ -90,5 +90,3 @@ def martlet_version() -> str:
     from importlib.metadata import version
 
     return version("martlet-kernel")
-
-

@@ -234,6 +234,27 @@ def test_a_closed_pipe_ends_quietly(plugin, python, lines):
     assert python(program, path).stdout.strip() == "quiet"
 
 
+def test_sigterm_ends_a_command_quietly_and_lets_it_clean_up(plugin, python):
+    path = plugin("ending", ENDING.format(end="""
+    import time
+    try:
+        print("started", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+"""))  # fmt: skip
+    program = """
+        import subprocess, sys
+        code = "from martlet.cli import entry; entry()"
+        command = [sys.executable, "-c", code, "end", "--external_plugins", sys.argv[1]]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        child.terminate()
+        print(child.communicate(timeout=30), child.returncode)
+    """
+    assert python(program, path).stdout.strip() == r"('cleaned up\n', 'interrupted: SIGTERM\n') 143"
+
+
 def test_the_suite_of_checks_does_not_depend_on_assert(plugin, python, demo):
     """Bad input is refused under ``python -O`` too."""
     program = """

@@ -121,6 +121,11 @@ def test_a_file_that_is_no_python_file_is_refused_by_name(refused, demo, plugin)
     assert "notes.txt" in refused("demo", "--external_plugins", demo, path)
 
 
+def test_a_file_that_is_no_python_file_is_refused_without_a_slash_too(refused, demo, plugin, monkeypatch):
+    monkeypatch.chdir(Path(plugin("notes.txt", "Nothing to see.")).parent)
+    assert "is no .py file" in refused("demo", "--external_plugins", demo, "notes.txt")
+
+
 def test_a_name_that_python_cannot_import_is_refused(refused, demo, plugin):
     assert "rename the file" in refused("demo", "--external_plugins", demo, plugin("2nd.reward.py", REWARD))
 
@@ -141,6 +146,25 @@ def test_a_name_that_python_cannot_import_is_refused(refused, demo, plugin):
 def test_a_broken_file_is_fatal_and_named(refused, demo, plugin, source, said):
     message = refused("demo", "--external_plugins", demo, plugin("short", source))
     assert "'short'" in message and said in message
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import json\n\njson.loads('{')", 3),
+        ("import a_library_that_is_not_here", 1),
+        (LOSS + "    raise RuntimeError('half-way')\n", 12),
+    ],
+)
+def test_the_line_at_fault_is_named(refused, demo, plugin, source, line):
+    path = plugin("short", source)
+    assert f"({path}:{line})" in refused("demo", "--external_plugins", demo, path)
+
+
+def test_the_line_at_fault_is_named_in_another_module_of_a_package(refused, demo, plugin):
+    at_fault = plugin("pack/scale.py", "SCALE = 1 / 0\n")
+    pack = Path(plugin("pack/__init__.py", "from .scale import SCALE\n")).parent
+    assert f"({at_fault}:1)" in refused("demo", "--external_plugins", demo, pack)
 
 
 def test_a_broken_file_is_forgotten(plugin):
@@ -277,6 +301,13 @@ def test_a_checkpoint_never_causes_an_import_but_its_plugins_are_shown(plugin, c
     assert result.code == 0
     assert not marker.exists()
     assert f"--external_plugins {path}" in result.err
+
+
+def test_a_component_that_a_checkpoint_needs_is_named_with_the_plugin_to_add(plugin, refused, demo, tmp_path):
+    path = plugin("losses", LOSS)
+    tmp_path.joinpath("args.json").write_text(json.dumps({"external_plugins": [path], "loss": "curved"}))
+    said = refused("demo", "--external_plugins", demo, "--checkpoint", tmp_path, "--load_args")
+    assert "'curved'" in said and said.rstrip().endswith(f"add --external_plugins {path}")
 
 
 def test_what_a_checkpoint_wants_pasted_cannot_smuggle_a_command(cli, demo, tmp_path):

@@ -103,6 +103,7 @@ def test_a_bare_switch_does_not_swallow_the_next_flag(value):
         (["--extra", "[1]"], ["--extra", "a JSON object"]),
         (["--color", "gren"], ["--color", "Did you mean green?", "red"]),
         (["--colors", "red", "gren"], ["--colors", "green"]),
+        (["--color", "blue"], ["'blue' is not one of red, green"]),
         (["--steps"], ["--steps"]),
         (["--title"], ["--title"]),
         (["--steps", "1", "2"], ["2"]),
@@ -112,6 +113,14 @@ def test_wrong_words_are_named(refused, words, said):
     message = refused("demo", "--external_plugins", DEMO, *words)
     assert all(part in message for part in said), message
     assert "pydantic" not in message
+
+
+def test_the_choices_are_listed_once(refused):
+    assert refused("demo", "--external_plugins", DEMO, "--color", "blue").count("green") == 1
+
+
+def test_a_dict_may_be_written_as_python_writes_it(value):
+    assert value("extra", "--extra", "{'a': {0: True}}") == {"a": {"0": True}}
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
@@ -18,7 +20,8 @@ from .builtin import BaseArguments
 from .config import Flag, environment, flags_of, owner_of, resolve
 from .errors import ConfigError, MartletError, UnknownComponent, UsageError, suggest
 from .fields import describe, fields_of, parse
-from .manager import GROUP, KERNEL, PluginManager
+from .hookspecs import PROJECT
+from .manager import KERNEL, PluginManager
 from .run import Run
 from .sources import Origin, Raw, read_words, read_yaml
 from .specs import Command
@@ -27,7 +30,15 @@ FIRST = ("external_plugins", "disable_plugins", "strict_plugins", "config", "deb
 
 
 def entry() -> None:
+    signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
     sys.exit(main(sys.argv[1:]))
+
+
+def _terminate(main: int, number: int, frame: object) -> None:
+    """End like Ctrl-C, so that the run record is closed. Forked children just go."""
+    if os.getpid() != main:
+        os._exit(128 + number)
+    raise KeyboardInterrupt("SIGTERM")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             result = run_words(words)
             sys.stdout.flush()
             return result if isinstance(result, int) and not isinstance(result, bool) else 0
-        print(versions() if words[:1] == ["--version"] else overview(start(words)[0]))
+        print(versions() if words[:1] == ["--version"] else overview(load_plugins(first_flags(words))[0]))
         return 0
     except MartletError as error:
         if _debugging(words):
@@ -47,18 +58,14 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return 130
+        return 143 if str(error) == "SIGTERM" else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
-def start(words: Sequence[str]) -> tuple[PluginManager, Raw]:
-    """Load plugins as the command line says, before the rest of it can be read."""
-    return load_plugins(_first_flags(words))
-
-
-def _first_flags(words: Sequence[str]) -> dict[str, Any]:
+def first_flags(words: Sequence[str]) -> dict[str, Any]:
+    """Read those flags that say which plugins to load, before the rest can be read."""
     fields = {field.name: field for field in fields_of(BaseArguments) if field.name in FIRST}
     names = [word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else FIRST[0] for word in words]
     return read_words([w if n in FIRST else "--other" for w, n in zip(words, names, strict=True)], fields)[0]
@@ -66,11 +73,10 @@ def _first_flags(words: Sequence[str]) -> dict[str, Any]:
 
 def _debugging(words: Sequence[str]) -> bool:
     field = next(field for field in fields_of(BaseArguments) if field.name == "debug")
-    try:
-        given = _first_flags(words).get("debug")
+    with suppress(UsageError):
+        given = first_flags(words).get("debug")
         return bool(parse(field, given, "--debug") if given is not None else (environment(field) or (False,))[0])
-    except UsageError:
-        return False
+    return False
 
 
 def load_plugins(given: Mapping[str, Any]) -> tuple[PluginManager, Raw]:
@@ -98,7 +104,7 @@ def load_plugins(given: Mapping[str, Any]) -> tuple[PluginManager, Raw]:
 def run_words(words: list[str]) -> Any:
     """Find the command, resolve its configuration, and run it."""
     words = expand(words)
-    manager, layer = start(words)
+    manager, layer = load_plugins(first_flags(words))
     command, rest = find_command(manager, words)
     if not command.raw and {"--help", "-h"} & set(rest):
         print(usage(command, manager, everything="all" in rest))
@@ -118,21 +124,17 @@ def make_run(command: Command, manager: PluginManager, rest: list[str], layer: R
     while unknown:
         _refuse_words(command, unknown, list(fields), lenient in (True, "true"))
     line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items()}
-    config = resolve(command, manager, layer, line)
-    return Run(config)
+    return Run(resolve(command, manager, layer, line))
 
 
 def find_command(manager: PluginManager, words: Sequence[str]) -> tuple[Command, list[str]]:
     """Match the longest command name at the start of ``words``."""
     names = {spec.name for _, spec in manager.specs(Command)}
-    for count in (2, 1):
-        if " ".join(words[:count]) in names:
-            return manager.find(Command, " ".join(words[:count]))[1], list(words[count:])
-    if family := sorted(name for name in names if name.split()[0] == words[0]):
+    family = sorted(name for name in names if name.split()[0] == words[0])
+    count = 2 if " ".join(words[:2]) in names else 1
+    if count == 1 and family and words[0] not in names:
         raise UnknownComponent(f"{words[0]!r} needs one of its commands: {', '.join(family)}.")
-    broken = [str(row.error) for row in manager.plugins.values() if row.error]
-    hint = f" These plugins did not load: {'; '.join(broken)}" if broken else ""
-    raise UnknownComponent(f"There is no command {words[0]!r}. {suggest(words[0], names, listed='Commands')}{hint}")
+    return manager.find(Command, " ".join(words[:count]))[1], list(words[count:])
 
 
 def expand(words: list[str]) -> list[str]:
@@ -205,14 +207,14 @@ def _text(flag: Flag, command: Command) -> str:
 
 def versions() -> str:
     """Return the kernel's version and that of every distribution that adds a plugin."""
-    found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=GROUP) if entry.dist}
+    found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=PROJECT) if entry.dist}
     rows = [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())]
     return "\n".join(f"{name} {version}" for name, version in rows)
 
 
 def distribution_of(flag: str) -> str:
     """Name the first-party distribution to install for a flag that nothing installed owns, if one is known."""
-    known = json.loads(resources.files("martlet").joinpath("known_flags.json").read_text(encoding="utf-8"))
-    owner = known.get(flag, "")
+    text = resources.files("martlet").joinpath("known_flags.json").read_text("utf-8")
+    owner = json.loads(text).get(flag, "")
     missing = owner and not any(dist.name == owner for dist in metadata.distributions())
     return f"It belongs to {owner}: pip install {owner}" if missing else ""

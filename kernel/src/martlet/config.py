@@ -96,8 +96,7 @@ class Config:
 
     def participants(self) -> set[str]:
         """Plugins that own the command, a selected component or a set flag, or that the user named."""
-        found = {owner_of(self.command, self.manager)}
-        found |= {name for name, row in self.manager.plugins.items() if row.external}
+        found = {owner_of(self.command, self.manager)} | {n for n, row in self.manager.plugins.items() if row.external}
         found |= {flag.plugin for flag, _, origin in self if origin.given}
         return found | {chosen.plugin for many in self.selections.values() for chosen in many}
 
@@ -237,7 +236,7 @@ def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Sele
             try:
                 hit = config.manager.find(kinds(flag.field.kind), name, explicit=known[flag.key][1].given)
             except (UnknownComponent, AmbiguousComponent) as error:
-                raise type(error)(f"--{flag.name} {name}: {error}") from error
+                raise type(error)(" ".join([f"--{flag.name} {name}: {error}", *config.warnings])) from error
             found[flag.field.kind].append(Selected(*hit, flag.name))
     for kind, many in found.items():
         for plugin, spec in config.manager.specs(KINDS[kind]):

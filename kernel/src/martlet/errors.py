@@ -7,7 +7,9 @@ traceback and exits with ``exit_code``; the Python API raises it.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from traceback import extract_tb
 
 
 class MartletError(Exception):
@@ -46,13 +48,21 @@ class PluginError(UsageError):
     """A plugin broke its contract; ``plugin`` and ``phase`` say which and when."""
 
     def __init__(self, plugin: str, phase: str, cause: BaseException) -> None:
-        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}"
+        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}{_line(cause)}"
         super().__init__(f"plugin {plugin!r} failed while {phase}: {detail}")
         self.plugin, self.phase, self.__cause__ = plugin, phase, cause
 
 
+def _line(cause: BaseException) -> str:
+    """Return the innermost line of the plugin, in parentheses: the first one outside the kernel names its folder."""
+    places = [(os.path.dirname(f.filename), f"{f.filename}:{f.lineno}") for f in extract_tb(cause.__traceback__)]
+    own = [place for place in places if place[0] not in ("", os.path.dirname(__file__)) and "importlib" not in place[0]]
+    return next((f" ({place})" for folder, place in reversed(own) if folder == own[0][0]), "")
+
+
 def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
-    """Return "Did you mean ...?" for the nearest of ``known``, or the list of them."""
+    """Return "Did you mean ...?" for the nearest of ``known``, or the list of them, unless ``listed`` is empty."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(str(name), names, n=3)
-    return f"Did you mean {' or '.join(close)}?" if close else f"{listed}: {', '.join(names) or 'none'}."
+    if close := difflib.get_close_matches(str(name), names, n=3):
+        return f"Did you mean {' or '.join(close)}?"
+    return f"{listed}: {', '.join(names) or 'none'}." if listed else ""

@@ -35,7 +35,7 @@ def module_name(reference: str) -> str:
 
 
 def _is_path(reference: str) -> bool:
-    return reference.endswith(".py") or os.sep in reference or Path(reference).is_dir()
+    return reference.endswith(".py") or os.sep in reference or os.path.exists(reference)
 
 
 def _stem(reference: str) -> str:
@@ -103,7 +103,7 @@ def remove(reference: str) -> None:
 @contextmanager
 def remembered() -> Iterator[None]:
     """Put the environment variable back as it was."""
-    before = os.environ.copy()
+    before = dict(os.environ)
     try:
         yield
     finally:

@@ -138,6 +138,8 @@ def _from_words(field: Field, raw: Any, where: str) -> Any:
         try:
             return json.loads(raw)
         except json.JSONDecodeError as error:
+            with suppress(ValueError, SyntaxError):  # Python's way to write it: {0: "20GB"}
+                return ast.literal_eval(raw)
             fault = f"not valid JSON at character {error.pos + 1}: {error.msg}"
             raise UsageError(f"{where}: {fault}. Given: {raw}") from error
     if field.admits(bool) and raw.lower() in ("true", "false"):
@@ -152,7 +154,8 @@ def _from_words(field: Field, raw: Any, where: str) -> Any:
 def _check_item(field: Field, item: Any, where: str) -> None:
     choices = [str(choice) for choice in field.metadata.get("choices", ())]
     if choices and item is not None and item not in field.metadata["choices"]:
-        raise UsageError(f"{where}: {item!r} is not one of {', '.join(choices)}. {suggest(str(item), choices)}")
+        hint = suggest(str(item), choices, listed="")
+        raise UsageError(f"{where}: {item!r} is not one of {', '.join(choices)}. {hint}".strip())
     if isinstance(item, bool) or not isinstance(item, int | float):
         return
     compare = {"ge": item.__ge__, "gt": item.__gt__, "le": item.__le__, "lt": item.__lt__}

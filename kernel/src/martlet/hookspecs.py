@@ -1,14 +1,11 @@
 """Every hook a plugin may implement.
 
-Two shapes, told apart by their first word:
-
 ``provide_KIND`` takes nothing and yields specs of that kind. Called at most once per process, when something of the
 kind is first asked for; must be cheap (no torch). What a target must be able to do, and what selects it, stands in
 the docstring of the kind's spec, in ``martlet.specs``. ``on_EVENT`` is told that something happened and returns
 nothing; it reaches only plugins that own a component or a set flag of this run, or that the user named.
 
-No ``firstresult``, no wrappers, no ``tryfirst``: which component is used is the user's choice, by name, and the order
-of a list is the order the user wrote.
+No ``firstresult``, no wrappers, no ``tryfirst``: the user chooses by name, and lists keep the order the user wrote.
 """
 
 from __future__ import annotations

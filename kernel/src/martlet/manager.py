@@ -17,9 +17,9 @@ import pluggy
 from . import external_plugins as external
 from . import hookspecs
 from .errors import AmbiguousComponent, PluginError, UnknownComponent, UsageError, suggest
+from .hookspecs import PROJECT
 from .specs import KINDS, Ref, Spec
 
-GROUP = "martlet"
 KERNEL = "martlet-kernel"
 S = TypeVar("S", bound=Spec)
 
@@ -40,7 +40,7 @@ class Plugin:
 
 class PluginManager:
     def __init__(self, *, disabled: Iterable[str] = (), strict: bool = False) -> None:
-        self.pm = pluggy.PluginManager(GROUP)
+        self.pm = pluggy.PluginManager(PROJECT)
         self.pm.add_hookspecs(hookspecs)
         self.strict = strict
         self.disabled = set(disabled)
@@ -54,7 +54,7 @@ class PluginManager:
         self.add("kernel", importlib.import_module("martlet.builtin"), KERNEL, metadata.version(KERNEL))
         if os.environ.get("MARTLET_DISABLE_PLUGIN_AUTOLOAD", "") not in ("", "0"):
             return
-        entries = sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
+        entries = sorted(metadata.entry_points(group=PROJECT), key=lambda entry: entry.name)
         owners: dict[str, set[str]] = {}
         for entry in entries:
             owners.setdefault(entry.name, set()).add(entry.dist.name if entry.dist else "?")
@@ -68,7 +68,7 @@ class PluginManager:
                     raise UsageError(f"{both} both install a plugin of this name; uninstall one of them.")
                 for line in entry.dist.requires or ():
                     if line.lower().replace("_", "-").startswith(KERNEL):  # the version handshake
-                        _check_requirement(line, "it")
+                        _check_requirement(line, "it", f"--upgrade {entry.dist.name}")
                 self._register(row, entry.load())
         for name in self.disabled - owners.keys():
             raise UsageError(f"--disable_plugins {name}: no such plugin. {suggest(name, owners)}")
@@ -181,8 +181,7 @@ class PluginManager:
 
     def _unknown(self, kind: type[Spec], name: str) -> str:
         lines = [f"No plugin provides {kind.label} {name!r}.", suggest(name, [s.name for _, s in self.specs(kind)])]
-        broken = [str(row.error) for row in self.plugins.values() if row.error]
-        if broken:
+        if broken := [str(row.error) for row in self.plugins.values() if row.error]:
             lines.append("These plugins did not load, and may be why: " + "; ".join(broken))
         return " ".join(lines)
 
@@ -198,19 +197,16 @@ def _checked(specs: Iterable[Any] | None, kind: type[Spec]) -> list[Any]:
     return found
 
 
-def _check_requirement(line: str, who: str) -> None:
+def _check_requirement(line: str, who: str, remedy: str = "") -> None:
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
     if requirement.marker and not requirement.marker.evaluate():
         return
-    try:
-        have = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        have = ""
+    have = next((found.version for found in metadata.distributions(name=requirement.name)), "")
     if not have or not requirement.specifier.contains(have, prereleases=True):
         state = f"{have} is installed" if have else "it is not installed"
-        raise UsageError(f"{who} needs {line}, but {state}: pip install '{line}'")
+        raise UsageError(f"{who} needs {line}, but {state}: pip install " + (remedy or f"'{line}'"))
 
 
 def kinds(name: str | type[S]) -> type[Spec]:

@@ -1,7 +1,4 @@
-"""What a component is handed, the ``Run``; and its record.
-
-``run.json`` says what was used and where each value came from, ``args.json`` holds the values alone.
-"""
+"""The ``Run`` that a component is handed; its record: ``run.json`` (what was used, with origins), ``args.json``."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,7 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
     """Return key -> (value, line). Safe loader only; a fault is a ``ConfigError`` with file and line."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Reads 1e-5 as the number it is."""
-
+    Loader: Any = type("Loader", (yaml.SafeLoader,), {})  # reads 1e-5 as the number it is
     number = re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+.0123456789"])
     line = 1
@@ -117,10 +115,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].upper() + message[1:]}. See --help.")
 
 
-Words = tuple[dict[str, Any], list[str]]
-
-
-def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: str = "") -> Words:
+def read_words(words: list[str], fields: Mapping[str, Field], positional: str = "") -> tuple[dict[str, Any], list[str]]:
     """Parse ``--flag value ...``; return flag -> raw value, and the words that belong to no flag.
 
     A flag may be written ``--flag=value`` and with hyphens. Never a prefix match.
@@ -135,7 +130,7 @@ def read_words(words: Sequence[str], fields: Mapping[str, Field], positional: st
         if field.admits(list):
             form = {"nargs": "*", "action": "extend"}
         parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name, **form)
-    known, unknown = parser.parse_known_args(list(words))
+    known, unknown = parser.parse_known_args(words)
     values = vars(known)
     for name, value in values.items():
         if isinstance(value, list) and len(value) == 1 and value[0].startswith("["):

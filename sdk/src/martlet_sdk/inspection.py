@@ -7,7 +7,7 @@ import types
 from typing import Any
 
 from martlet import Command, PluginManager, Run, UsageError
-from martlet.cli import expand, find_command, make_run, start
+from martlet.cli import expand, find_command, first_flags, load_plugins, make_run
 from martlet.config import flags_of
 from martlet.errors import suggest
 from martlet.fields import BOUNDS, Field, adapter
@@ -96,7 +96,7 @@ def plan(run: Run) -> int:
     if not words:
         raise UsageError("plan takes a command line: martlet plan sft --model ... --dataset ...")
     words = expand(words)
-    manager, layer = start(words)
+    manager, layer = load_plugins(first_flags(words))
     command, rest = find_command(manager, words)
     planned = make_run(command, manager, rest, layer)
     planned.emit("on_config", config=planned.config)

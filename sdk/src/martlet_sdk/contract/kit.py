@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from martlet import external_plugins as external
 from martlet.errors import UsageError
-from martlet.manager import GROUP, PluginManager
+from martlet.hookspecs import PROJECT as GROUP
+from martlet.manager import PluginManager
 from martlet.specs import KINDS, Arguments, Spec, load
 
 from ..lonely import LonelyManager
