@@ -39,6 +39,41 @@ def test_an_unknown_component_is_refused_before_anything_runs(refused, demo):
     assert "--loss stepe" in said and "Did you mean steep?" in said
 
 
+WISHFUL = """
+from dataclasses import dataclass, field
+from martlet import Arguments, Command, hookimpl
+
+@dataclass
+class Wishes:
+    way: str = field(default="gone", metadata={"component": "trainers"})
+
+def main(run):
+    if run.seed == 1:
+        run.one("trainers")
+    print("done without")
+
+@hookimpl
+def provide_arguments():
+    yield Arguments("wishes", Wishes, roles=("wish",))
+
+@hookimpl
+def provide_commands():
+    yield Command("wish", main, roles=("wish",))
+"""
+
+
+def test_a_default_that_no_plugin_provides_is_refused_only_where_it_is_needed(cli, refused, plugin):
+    wishful = plugin("wishful", WISHFUL)
+    assert cli("wish", "--external_plugins", wishful).out == "done without\n"
+    assert "--way gone: No plugin provides trainer 'gone'" in refused(
+        "wish", "--external_plugins", wishful, "--seed", 1
+    )
+
+
+def test_a_name_that_the_user_gave_is_refused_even_where_it_is_not_needed(refused, plugin):
+    assert "'other'" in refused("wish", "--external_plugins", plugin("wishful", WISHFUL), "--way", "other")
+
+
 def test_one_refuses_several_and_names_their_flags(prepare):
     with pytest.raises(UsageError, match=r"a loss.*--loss \(flat\).*--chain \(steep\)"):
         prepare(chain="steep").one("losses")

@@ -51,9 +51,14 @@ class Config:
         self.origins: dict[str, Origin] = {}
         self.options: dict[tuple[str, str], dict[str, Any]] = {}
         self.selections: dict[str, list[Selected]] = {}
+        self.missing: dict[str, UsageError] = {}
         self.warnings: list[str] = []
         self._groups: dict[type, Any] = {}
-        self._bare = _bare_names(flags, command, manager)
+        names: dict[str, list[Flag]] = {}
+        for flag in flags:
+            names.setdefault(flag.name, []).append(flag)
+        owner = owner_of(command, manager)  # its flags keep a name that others claim as well
+        self._bare = {name: [f for f in many if f.plugin == owner] or many for name, many in names.items()}
 
     def __getitem__(self, group: type[G]) -> G:
         if group not in self._groups:
@@ -99,15 +104,6 @@ class Config:
         found = {owner_of(self.command, self.manager)} | {n for n, row in self.manager.plugins.items() if row.external}
         found |= {flag.plugin for flag, _, origin in self if origin.given}
         return found | {chosen.plugin for many in self.selections.values() for chosen in many}
-
-
-def _bare_names(flags: list[Flag], command: Command, manager: PluginManager) -> dict[str, list[Flag]]:
-    """Flag name -> its owners: one, or several that clash (the command's own plugin keeps the name)."""
-    names: dict[str, list[Flag]] = {}
-    for flag in flags:
-        names.setdefault(flag.name, []).append(flag)
-    owner = owner_of(command, manager)
-    return {name: [flag for flag in many if flag.plugin == owner] or many for name, many in names.items()}
 
 
 def owner_of(command: Command, manager: PluginManager) -> str:
@@ -236,7 +232,11 @@ def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Sele
             try:
                 hit = config.manager.find(kinds(flag.field.kind), name, explicit=known[flag.key][1].given)
             except (UnknownComponent, AmbiguousComponent) as error:
-                raise type(error)(" ".join([f"--{flag.name} {name}: {error}", *config.warnings])) from error
+                fault = type(error)(" ".join([f"--{flag.name} {name}: {error}", *config.warnings]))
+                if known[flag.key][1].given:
+                    raise fault from error
+                config.missing[flag.field.kind] = fault  # a default: wrong only where it is needed
+                continue
             found[flag.field.kind].append(Selected(*hit, flag.name))
     for kind, many in found.items():
         for plugin, spec in config.manager.specs(KINDS[kind]):

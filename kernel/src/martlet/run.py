@@ -185,6 +185,8 @@ class Run:
         return [self._build(item.plugin, item.spec) for item in self._selected(kind)]
 
     def _selected(self, kind: str | type[Spec]) -> list[Selected]:
+        if fault := self.config.missing.get(kinds(kind).kind):
+            raise fault
         return self.config.selections.get(kinds(kind).kind, [])
 
     def _build(self, plugin: str, spec: Spec) -> Any:

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, dataclass_transform
 from .errors import UsageError, suggest
 
 Ref = str | Callable[..., Any]
-"""An object, or ``"package.module:attribute"``."""
 
 
 def load(ref: Ref) -> Any:
