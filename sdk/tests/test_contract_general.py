@@ -51,7 +51,7 @@ FAULTS = [
     (SPEC, 'Reward("my-name", "json.dumps",', "targets_resolve", 'not of the form "package.module:attribute"'),
     (SPEC, 'Reward("my-name", "json:__name__",', "targets_resolve", "neither a function nor a class"),
     (SPEC, 'Reward("my-name", lambda completions, **columns: [],', "targets_pickle", "cannot be pickled"),
-    (SUMMARY, 'enabled_by="no_such_flag"', "facts", "names the flag --no_such_flag, which no installed plugin has"),
+    (SUMMARY, 'enabled_by="no_such_flag"', "facts", "names the flag --no_such_flag, which no plugin is known to have"),
     (SUMMARY, 'defaults={"no_such_flag": 1}', "facts", "names the flag --no_such_flag"),
     (SUMMARY, 'requires=("torch >>= 1",)', "facts", "is not a requirement pip understands"),
 ]

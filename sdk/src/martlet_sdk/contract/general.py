@@ -7,6 +7,7 @@ import pickle
 import re
 from typing import Any
 
+from martlet.cli import distribution_of
 from martlet.errors import MartletError
 from martlet.manager import KERNEL
 from martlet.specs import Arguments, Command, DatasetSource, Hub, Spec, load
@@ -131,7 +132,8 @@ def check_facts(kit: Kit) -> None:
                 missing = f"no installed plugin provides a default {spec.label}"
                 raise Broken(f"{who} has no target, and {missing}.") from error
         for name in [*spec.defaults, *([spec.enabled_by] if spec.enabled_by else ())]:
-            require(name in kit.flags, f"{who} names the flag --{name}, which no installed plugin has.")
+            known = name in kit.flags or distribution_of(name)
+            require(known, f"{who} names the flag --{name}, which no plugin is known to have.")
         for line in spec.requires:
             _requirement(line, who)
 
