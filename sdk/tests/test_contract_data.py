@@ -57,6 +57,8 @@ DATASETS = [
     (SOURCE, f'{SOURCE}, split=""', "facts", "split is ''"),
     ('row["question"]', 'row["query"]', "target_rows", "KeyError: 'query'"),
     ('("user", row["question"])', '("asker", row["question"])', "target_rows", "row 1: message 0 has the role 'asker'"),
+    ("return {", "yield {", "target_rows", "row 1: it returned a generator; return a dict"),
+    ("return {", "return [7] or {", "target_rows", "row 1: an item of the list that it returned is of type int"),
     ("    turns = [", "    return None\n    turns = [", "target_rows", "dropped all of the first 3 rows"),
 ]
 

@@ -133,7 +133,14 @@ ENGINES = [
         "attach",
         "but not the answers",
     ),
+    (
+        "self.model, self.tokenizer = model, processor",
+        "self.model, self.tokenizer = model.eval(), processor",
+        "attach",
+        "with its training mode changed",
+    ),
     ("        self.model = None", "        del self.model", "closes", "AttributeError"),
+    ("def close(", "def stop(", "keeps_order", "has no method close()"),
 ]
 
 

@@ -15,6 +15,7 @@ REWARDS = [
         "unknown_columns",
         "accept **columns",
     ),
+    ("(completions, **columns)", "(completions, solution, **columns)", "names_its_columns", "argument: 'solution'"),
     ("    return [", "    completions.reverse()\n    return [", "changes_nothing", "changes the list of completions"),
     ("    return [", "    columns['answer'][0] = ''\n    return [", "changes_nothing", "changes the column answer"),
 ]
@@ -92,6 +93,7 @@ TUNERS = [
     ),
     ("        save_file(", "        (lambda *args: None)(", "saves_safely", "wrote no file"),
     ("        model.load_state_dict(weights, strict=False)\n", "", "load_restores", "the logits differ by"),
+    (', name="default"', "", "load_restores", "unexpected keyword argument 'name'"),
     ("if parameter.requires_grad]", 'if "input" in key]', "load_restores", "the logits differ by"),
     ("state_dict or model.state_dict()", "model.state_dict()", "save_takes_a_state_dict", "did not write state_dict"),
     (TRAINABLE, "parameter.requires_grad_(trainable)", "load_to_go_on", "load(trainable=True) "),
@@ -125,6 +127,7 @@ CALLBACKS = [
     ("def on_log(", "def on_logged(", "knows_its_events", "Did you mean on_log"),
     ("def on_log(", "def log(", "knows_its_events", "listens to no event"),
     ("logs=None, **kwargs", "logs=None", "survives_a_run", "write on_log(self, args, state, control, **kwargs)"),
+    ('(logs or {}).get("loss", self.lowest)', 'logs["loss"]', "survives_a_run", "KeyError: 'loss'"),
     ("            print(", "            return (", "survives_a_run", "on_log returned str"),
 ]
 

@@ -15,6 +15,7 @@ PAGES = [
     "docs/how-to/reward.md",
     "docs/how-to/loss.md",
     "docs/how-to/dataset.md",
+    "docs/how-to/callback.md",
     "docs/plugins/smallest.md",
     "docs/plugins/package.md",
     "docs/tutorials/first-fine-tune.md",

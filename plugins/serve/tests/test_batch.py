@@ -124,6 +124,32 @@ def test_logprobs_stand_beside_their_tokens(infer: Any, tmp_path: Path) -> None:
         assert all(len(step) == 3 for step in line["top_logprobs"])
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_log_probabilities_of_beams_are_refused_before_the_model_is_loaded(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], chat: bool
+) -> None:
+    data = [] if chat else ["--val_dataset", str(rows_file(tmp_path))]
+    assert main(["infer", "--model", str(tiny_model), "--num_beams", "2", "--logprobs", *data]) == 2
+    said = capsys.readouterr().err
+    assert "--num_beams 1" in said and "Loading" not in said
+
+
+def test_several_adapters_are_refused_instead_of_answering_with_none(infer: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--adapters: infer answers with one adapter, but 2 are named.*merge-lora"):
+        infer(val_dataset=[str(rows_file(tmp_path, 1))], adapters=[str(tmp_path), str(tmp_path)])
+
+
+def test_rows_that_get_no_answer_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    path = rows_file(tmp_path, 3)
+    path.write_text(path.read_text() + '{"messages": [{"role": "user", "content": ""}]}\n')
+    given = {"val_dataset": [str(path)], "dataset": [str(path)], "result_path": str(tmp_path / "out.jsonl")}
+    run = martlet.prepare("infer", model=str(tiny_model), max_dropped=0.5, max_new_tokens=2, **given)
+    assert run.execute().rows == 3
+    said = "\n".join(run.record.warnings)
+    assert f"1 rows are left out, they cannot be used: {path}:4 (message 1 (user) is empty)" in said
+    assert "--dataset is not answered" in said
+
+
 def test_a_sample_is_drawn_once_for_a_seed(infer: Any, tmp_path: Path) -> None:
     path = str(rows_file(tmp_path, 12))
     drawn = [
@@ -181,6 +207,34 @@ def test_no_empty_file_stays_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="early"), Writer.open(tmp_path / "out.jsonl", 2):
         raise ValueError("early")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_file_that_was_there_is_never_deleted(tmp_path: Path) -> None:
+    """It may be /dev/null."""
+    path = tmp_path / "out.jsonl"
+    path.touch()
+    with pytest.raises(ValueError, match="early"), Writer.open(path, 2):
+        raise ValueError("early")
+    assert path.exists()
+
+
+def test_sigterm_ends_a_batch_and_keeps_its_answers(tiny_model: Path, tmp_path: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    path, out = rows_file(tmp_path, 400), tmp_path / "out.jsonl"
+    code = "from martlet.cli import entry; entry()"
+    words = ["infer", "--model", tiny_model, "--val_dataset", path, "--result_path", out, "--write_batch_size", "1"]
+    command = [sys.executable, "-c", code, *map(str, words), "--max_new_tokens", "16"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as child:
+        while child.poll() is None and not (out.exists() and out.stat().st_size):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        said = child.communicate(timeout=30)[1]
+    assert child.returncode == 143
+    assert f"{len(lines(out))} of 400 answers are in {out}" in said
 
 
 def test_tool_calls_are_labels_too() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from martlet.cli import main
 from martlet.protocols import Request, Response, Sampling
 from martlet_sdk.tiny import save_tiny_model
 from martlet_serve.chat import Chat
-from martlet_serve.terminal import read_message
+from martlet_serve.terminal import PlainTerminal, read_message, visible
 
 
 class Parrot:
@@ -47,8 +48,9 @@ class Parrot:
 class Script:
     """A terminal that types the given messages and keeps what is shown."""
 
-    def __init__(self, *messages: str) -> None:
+    def __init__(self, *messages: str, interactive: bool = True) -> None:
         self.messages = list(messages)
+        self.interactive = interactive
         self.modes: list[bool] = []
         self.answers: list[str] = []
         self.notes: list[str] = []
@@ -61,8 +63,8 @@ class Script:
         if not self.messages:
             raise EOFError
         message = self.messages.pop(0)
-        if message == "^C":
-            raise KeyboardInterrupt
+        if message in ("^C", "SIGTERM"):
+            raise KeyboardInterrupt(*([message] if message == "SIGTERM" else []))
         return message
 
     def begin(self) -> None:
@@ -153,6 +155,45 @@ def test_an_interrupt_at_the_prompt_sends_nothing() -> None:
     assert "Ctrl-D" in script.said[0]
 
 
+def test_sigterm_ends_the_chat() -> None:
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        talk("SIGTERM", "never")
+
+
+@pytest.mark.parametrize("engine", [Parrot(interrupt_after=2), Parrot()])
+def test_ctrl_c_ends_the_program_where_nobody_types(engine: Parrot) -> None:
+    script = Script("a b c", "^C", interactive=False)
+    with pytest.raises(KeyboardInterrupt):
+        Chat(engine, Sampling(), script).run({})
+
+
+def test_a_chat_ends_when_nobody_reads_its_answers() -> None:
+    class Closed(Script):
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Chat(Parrot(), Sampling(), Closed("one", "two")).run({})
+
+
+def test_bytes_that_are_no_text_are_not_sent() -> None:
+    engine, script, status = talk("caf\udce9", "two")
+    assert [turns(request) for request in engine.requests] == [[("user", "two")]]
+    assert "bytes that are not text" in script.said[0] and status == 1
+
+
+def test_a_model_cannot_command_the_terminal() -> None:
+    assert visible("a\x1b[2Jb\x07\x7f\x9b1m\r\n\tc") == "a␛[2Jb␇␡␡1m\n\tc"
+
+
+def test_a_closed_standard_input_is_told(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["infer", "--model", str(tiny_model)]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
 def test_a_failure_is_told_and_the_chat_goes_on() -> None:
     engine, script, status = talk("one", "fail", "two")
     assert script.said == ["RuntimeError: device lost /reset forgets the conversation."]
@@ -204,6 +245,16 @@ def test_through_pipes_answers_are_all_of_the_output(
     assert "no command /nonsense" in shown.err
 
 
+def test_a_person_whose_answers_go_to_a_file_is_prompted_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin = io.StringIO("one\\\ntwo\n")
+    monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert PlainTerminal().read(multiline=False) == "one\ntwo"
+    assert capsys.readouterr() == ("", "you> ...  ")
+
+
 def test_flags_for_datasets_are_named_in_a_chat(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,8 +268,8 @@ def test_flags_for_datasets_are_named_in_a_chat(
 
 
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A person's terminal with the chat in it, and a model that never ends its answer by itself."""
+def new_talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Open a person's terminal with the chat in it, and a model that never ends its answer by itself."""
     pexpect = pytest.importorskip("pexpect")
     folder = save_tiny_model(tmp_path_factory.mktemp("chat") / "model", max_position_embeddings=4096)
     config = json.loads((folder / "generation_config.json").read_text())
@@ -226,12 +277,17 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     code = "from martlet.cli import entry; entry()"
     flags = ["--model", str(folder), "--max_new_tokens", "3000", "--temperature", "1"]
     env = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"}
-    child = pexpect.spawn(
-        sys.executable, ["-c", code, "infer", *flags], env=env, encoding="utf-8", timeout=60, dimensions=(50, 200)
-    )
-    child.expect("you> ")
-    yield child
-    child.close(force=True)
+    words, settings = ["-c", code, "infer", *flags], {"env": env, "encoding": "utf-8", "dimensions": (50, 200)}
+    children = []
+
+    def new() -> Any:
+        children.append(pexpect.spawn(sys.executable, words, timeout=60, **settings))
+        children[-1].expect("you> ")
+        return children[-1]
+
+    yield new
+    for child in children:
+        child.close(force=True)
 
 
 def send(talker: Any, keys: str, *expected: str) -> None:
@@ -240,7 +296,8 @@ def send(talker: Any, keys: str, *expected: str) -> None:
         talker.expect(text)
 
 
-def test_the_terminal(talker: Any) -> None:
+def test_the_terminal(new_talker: Any) -> None:
+    talker = new_talker()
     send(talker, "/help\r", "forget the conversation")
     send(talker, "never sent\x03", "Nothing was sent")
     send(talker, "/system Speak up.\r", "starts over")
@@ -260,3 +317,22 @@ def test_the_terminal(talker: Any) -> None:
     talker.wait()
     talker.close()
     assert talker.exitstatus == 0
+
+
+def test_a_line_wider_than_the_terminal_does_not_look_like_several(new_talker: Any) -> None:
+    talker = new_talker()
+    talker.send("x" * 250 + "\x03")
+    talker.expect("Nothing was sent")
+    assert "xxx" in talker.before and "..." not in talker.before
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_sigterm_ends_the_terminal(new_talker: Any, answering: bool) -> None:
+    talker = new_talker()
+    if answering:
+        talker.send("tell me a story\r")
+        talker.expect("bot> ")
+    talker.kill(signal.SIGTERM)
+    talker.expect("interrupted: SIGTERM")
+    talker.wait()
+    assert talker.exitstatus == 143

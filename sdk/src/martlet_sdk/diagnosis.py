@@ -80,7 +80,7 @@ def doctor(run: Run) -> int:
         problems.append(f"a child process cannot load the plugins: {child.stderr.strip().splitlines()[-1]}")
     for text in problems:
         print(f"problem: {text}")
-    print(f"{len(run.manager.plugins)} plugins, {len(problems)} problems")
+    print(f"{len(run.manager.plugins)} plugins, {len(problems)} problem{'s' * (len(problems) != 1)}")
     return 1 if problems else 0
 
 

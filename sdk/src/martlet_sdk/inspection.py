@@ -29,7 +29,7 @@ def show(run: Run) -> int:
         plugin = run.manager.plugins[bare]
         print(f"plugin {plugin.name} {plugin.version}\n  from: {plugin.origin}\n  hooks: {', '.join(plugin.hooks)}")
         print(f"  error: {plugin.error}" if plugin.error else f"  loaded in {plugin.seconds * 1000:.1f} ms")
-        hits += [(p, s) for p, s in everything if p == bare]
+        hits += [hit for hit in everything if hit[0] == bare and hit not in hits]
     elif not hits:
         known = [*run.manager.plugins, *(s.name for _, s in everything)]
         raise UsageError(f"There is no plugin or component {words[0]!r}. {suggest(bare, known)}")
@@ -90,9 +90,22 @@ def json_schema(field: Field) -> dict[str, Any]:
     return schema
 
 
+PLAN_HELP = """\
+usage: martlet plan COMMAND [--flag value ...] [--all] [--json]
+
+Show what a command would do, without doing it: settings that are not defaults and where they come from, components,
+plugins, steps, files. COMMAND and its flags are written as they would be run.
+
+  --all    show every setting, defaults included
+  --json   print JSON"""
+
+
 def plan(run: Run) -> int:
     """Resolve a whole command line and print it, with origins; run nothing."""
     words = [word for word in run.words if word not in ("--json", "--all")]
+    if {"--help", "-h"} & set(words):
+        print(PLAN_HELP)
+        return 0
     if not words:
         raise UsageError("plan takes a command line: martlet plan sft --model ... --dataset ...")
     words = expand(words)

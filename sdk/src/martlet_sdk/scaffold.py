@@ -135,10 +135,11 @@ def _package(label: str, name: str) -> dict[Path, str]:
     source = root / "src" / f"martlet_{name.replace('-', '_')}"
     values = _values(label)
     made: dict[Path, str] = {}
-    if label != "template":
+    declarative = label == "template"  # all of it is data: the one file serves as the package's plugin
+    if not declarative:
         made[source / f"{label}.py"] = _read("components", f"{label}.py")
     made |= {
-        source / "plugin.py": _read("plugins", f"{label}.py"),
+        source / "plugin.py": _read("files" if declarative else "plugins", f"{label}.py"),
         source / "__init__.py": _filled("init.py.txt", values),
         source / "py.typed": "",
         root / "pyproject.toml": _filled("pyproject.toml.txt", values),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .chat_templates import CHATML, CHATML_THINKING, LLAMA3
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -126,6 +127,7 @@ def save_tiny_model(
         do_sample=False,
         max_new_tokens=16,
     )
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

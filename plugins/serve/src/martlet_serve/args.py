@@ -37,7 +37,7 @@ class InferArguments:
     """File for the answers, one JSON object a line; a file that exists is added to. By default a new one in
     infer_result/ beside the checkpoint, or in ./result where the model has no args.json."""
     write_batch_size: int = field(default=1000, metadata={"ge": -1})
-    """Write the answers to the file in batches of this many rows; -1 writes them all at the end."""
+    """Write the answers to the file in batches of this many rows; 0 or -1 writes them all at the end."""
     val_dataset_sample: int | None = field(default=None, metadata={"ge": 1})
     """Answer this many rows, drawn at random with data_seed, instead of all."""
 

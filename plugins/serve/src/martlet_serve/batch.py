@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from martlet_models.args import ModelArguments
 
 from .args import GenerationArguments, InferArguments
 from .engine import Answering, load_engine
+from .terminal import visible
 
 if TYPE_CHECKING:
     from martlet import Run
@@ -51,7 +54,8 @@ def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
                 for row, answer in _answers(run, engine, rows, sampling, advance):
                     writer.add(result(row, answer))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{writer.rows} of {len(rows)} answers are in {path}") from None
+            run.logger.warning("Stopped: %d of %d answers are in %s", writer.rows, len(rows), path)
+            raise
         finally:
             engine.close()
     run.logger.info("%d answers are in %s", writer.rows, path)
@@ -66,13 +70,26 @@ def _rows(run: Run) -> list[Row]:
     """Return the rows to answer: the evaluation part where there is one, else all of --dataset in file order."""
     data, count = run.config[DataArguments], run.config[InferArguments].val_dataset_sample
     if data.val_dataset or data.split_dataset_ratio > 0:
-        rows = list(load_rows(run, part="eval"))
+        asked = run.config.is_set("dataset") and run.config.origin("dataset").source != "args.json"
+        if data.val_dataset and asked:
+            run.warn("--dataset is not answered, because --val_dataset is given too.")
+        rows = _read(run, part="eval")
     else:
-        rows = list(load_rows(run, data.dataset))
+        rows = _read(run, data.dataset)
     if count is not None and count < len(rows):
         chosen = random.Random(data.data_seed).sample(range(len(rows)), count)
         rows = [rows[index] for index in sorted(chosen)]
     return rows
+
+
+def _read(run: Run, references: Sequence[str] | None = None, *, part: str = "all") -> list[Row]:
+    """Return rows, and say which of the dataset get no answer because they cannot be used."""
+    rows = load_rows(run, references, part=part)
+    if left_out := rows.ledger.rows:
+        first = "; ".join(f"{row.id} ({row.detail or row.reason})" for row in left_out[:3])
+        more = "; …" if len(left_out) > 3 else ""
+        run.warn(f"{sum(row.times for row in left_out)} rows are left out, they cannot be used: {first}{more}")
+    return list(rows)
 
 
 def default_result_path(run: Run, stamp: str = "") -> Path:
@@ -144,7 +161,7 @@ def _streamed(engine: Answering, asked: Request, sampling: Sampling) -> Response
     whole = Response("", [], "", id=asked.id)
     try:
         for piece in engine.stream(asked, sampling):
-            print(piece.text, end="", flush=True)
+            print(visible(piece.text) if sys.stdout.isatty() else piece.text, end="", flush=True)
             whole.text += piece.text
             whole.token_ids += piece.token_ids
             whole.finish, whole.prompt_tokens = piece.finish, piece.prompt_tokens
@@ -152,6 +169,8 @@ def _streamed(engine: Answering, asked: Request, sampling: Sampling) -> Response
                 whole.logprobs = [*(whole.logprobs or ()), *piece.logprobs]
             if piece.top_logprobs is not None:
                 whole.top_logprobs = [*(whole.top_logprobs or ()), *piece.top_logprobs]
+    except BrokenPipeError:
+        raise
     except Exception as error:
         whole.finish, whole.error = "error", str(error)
         print(f"error: {error}", end="")
@@ -178,8 +197,8 @@ class Writer:
         """Open ``path`` before anything slow begins; leave no empty file behind."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            appended = path.exists() and path.stat().st_size > 0
-            needs_newline = appended and not path.read_bytes().endswith(b"\n")
+            found, appended = path.exists(), path.exists() and path.stat().st_size > 0
+            needs_newline = appended and _last_byte(path) != b"\n"
             stream = path.open("a", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--result_path {path}: cannot be written ({error.strerror or error}).") from error
@@ -191,7 +210,7 @@ class Writer:
         finally:
             writer.flush()
             stream.close()
-            if path.stat().st_size == 0:
+            if not found and path.stat().st_size == 0:
                 path.unlink()
 
     def add(self, line: dict[str, Any]) -> None:
@@ -207,6 +226,12 @@ class Writer:
         self.stream.writelines(f"{line}\n" for line in self._waiting)
         self.stream.flush()
         self._waiting.clear()
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
 
 
 @contextmanager

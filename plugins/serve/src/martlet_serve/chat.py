@@ -51,14 +51,24 @@ class Chat:
         while True:
             try:
                 self.turn(self.terminal.read(multiline=self.multiline))
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
+                self._go_on_after(interrupt)
                 self.terminal.say("Nothing was sent. Ctrl-D or /exit leaves.")
             except (EOFError, Leave):
                 return int(self.failed)
 
+    def _go_on_after(self, interrupt: KeyboardInterrupt) -> None:
+        """End the program, unless it was a person's Ctrl-C: SIGTERM is an interrupt too, which says its name."""
+        if interrupt.args or not self.terminal.interactive:
+            raise interrupt
+
     def turn(self, text: str) -> None:
         """Handle one message; ``Leave`` on /exit."""
         if not text.strip():
+            return
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            self.failed = True
+            self.terminal.complain("the message holds bytes that are not text in this locale; it was not sent.")
             return
         if text.startswith("/") and not text.startswith("//"):
             word, _, rest = text[1:].partition(" ")
@@ -110,6 +120,8 @@ class Chat:
         self.turns += 1
         try:
             answer = self._ask(request, replace(self.sampling, seed=seed))
+        except BrokenPipeError:  # whoever read the answers is gone
+            raise
         except Exception as error:
             logger.debug("Generation failed.", exc_info=error)
             self.failed = True
@@ -133,7 +145,8 @@ class Chat:
                     whole.finish = piece.finish
                     if self.stream:
                         self.terminal.write(piece.text)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            self._go_on_after(interrupt)
             stopped = True
         if not self.stream or not whole.token_ids:
             self.terminal.begin()
@@ -150,5 +163,5 @@ def _note(answer: Response, seconds: float, stopped: bool) -> str:
     if stopped:
         facts.append("stopped")
     elif answer.finish == "length":
-        facts.append("cut at the length limit (--max_new_tokens)")
+        facts.append("cut: --max_new_tokens, or the length that the model takes, is reached")
     return " · ".join(facts)

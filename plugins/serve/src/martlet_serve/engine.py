@@ -21,10 +21,17 @@ class Answering(Protocol):
     def close(self) -> None: ...
 
 
+def check_adapters(run: Run) -> None:
+    """Refuse adapters that would not be used."""
+    spec, adapters = run.selected(Engine)[0], run.config[ModelArguments].adapters
+    if isinstance(spec, Engine) and adapters and "lora" not in spec.can:
+        raise UsageError(f"--infer_backend {spec.name} takes no adapters; merge them first with martlet merge-lora.")
+    if len(adapters) > 1:
+        one = "name one, or make one model of all with martlet merge-lora"
+        raise UsageError(f"--adapters: {run.command} answers with one adapter, but {len(adapters)} are named; {one}.")
+
+
 def load_engine(run: Run) -> Answering:
     """Load the model into the engine that ``--infer_backend`` names."""
-    spec = run.selected(Engine)[0]
-    if isinstance(spec, Engine) and run.config[ModelArguments].adapters and "lora" not in spec.can:
-        raise UsageError(f"--infer_backend {spec.name} takes no adapters; merge them first with martlet merge-lora.")
     engine: Answering = run.one(Engine).load(run=run)
     return engine

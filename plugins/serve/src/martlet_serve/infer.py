@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from martlet import UsageError
 from martlet.protocols import Sampling
 from martlet_data.args import DataArguments
 from martlet_models.args import ModelArguments
 
 from .args import GenerationArguments, InferArguments
-from .engine import load_engine
+from .engine import check_adapters, load_engine
 
 if TYPE_CHECKING:
     from martlet import Run
@@ -24,20 +25,23 @@ ONLY_FOR_DATASETS = ("result_path", "write_batch_size", "val_dataset_sample", "m
 
 def main(run: Run) -> BatchResult | int:
     """Answer the rows of the datasets or, if none is named, talk."""
-    data = run.config[DataArguments]
+    data, drawing = run.config[DataArguments], sampling(run)
+    check_adapters(run)
     if data.dataset or data.val_dataset:
         from .batch import answer_dataset
 
-        return answer_dataset(run, sampling(run))
+        return answer_dataset(run, drawing)
     for flag in ONLY_FOR_DATASETS:
         if run.config.is_set(flag):
             run.warn(f"--{flag} has no effect in a chat; name a dataset with --val_dataset to answer its rows.")
-    return _talk(run)
+    return _talk(run, replace(drawing, top_logprobs=None))
 
 
 def sampling(run: Run) -> Sampling:
     """Return the flags of generation as the engines take them."""
     given = run.config[GenerationArguments]
+    if given.num_beams > 1 and (given.logprobs or given.top_logprobs):
+        raise UsageError("--logprobs: beams have none; set --num_beams 1, or leave the log-probabilities out.")
     return Sampling(
         max_new_tokens=given.max_new_tokens,
         temperature=given.temperature,
@@ -52,17 +56,19 @@ def sampling(run: Run) -> Sampling:
     )
 
 
-def _talk(run: Run) -> int:
+def _talk(run: Run, drawing: Sampling) -> int:
     from .chat import Chat
     from .terminal import PlainTerminal, RichTerminal
 
     wanted = run.config[GenerationArguments].stream
     stream = wanted if wanted is not None else True
+    if sys.stdin is None:
+        raise UsageError("standard input is closed, so nobody can ask; name a dataset with --val_dataset.")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     engine = load_engine(run)
     try:
         terminal = RichTerminal() if interactive else PlainTerminal()
-        chat = Chat(engine, replace(sampling(run), top_logprobs=None), terminal, stream=stream)
+        chat = Chat(engine, drawing, terminal, stream=stream)
         return chat.run(_facts(run))
     finally:
         engine.close()
@@ -80,6 +86,7 @@ def _facts(run: Run) -> dict[str, str]:
 def plan(run: Run) -> dict[str, Any]:
     """Facts for ``martlet plan``."""
     data = run.config[DataArguments]
+    check_adapters(run)
     if not (data.dataset or data.val_dataset):
         return {"mode": "chat in the terminal"}
     from martlet_data.api import count_rows

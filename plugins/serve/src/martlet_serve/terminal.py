@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+_SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
+_SHOWN |= dict.fromkeys(range(0x7F, 0xA0), "\u2421") | {ord("\r"): ""}
+
+
+def visible(text: str) -> str:
+    """Return what a model wrote with control characters made visible: on a terminal they would be obeyed."""
+    return text.translate(_SHOWN)
+
 
 class Terminal(Protocol):
     """Where a chat takes place."""
+
+    interactive: bool
+    """A person sits here: Ctrl-C stops an answer, not the program."""
 
     def welcome(self, facts: Mapping[str, str]) -> None:
         """Show what one is talking to."""
@@ -35,6 +47,12 @@ class Terminal(Protocol):
 class PlainTerminal:
     """For pipes: answers on standard output, everything else on standard error."""
 
+    interactive = False
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # the chat refuses one message, not the rest
+
     def welcome(self, facts: Mapping[str, str]) -> None:
         """Say nothing: the output is for a program."""
 
@@ -42,6 +60,8 @@ class PlainTerminal:
         return read_message(self._line, multiline=multiline)
 
     def _line(self, first: bool) -> str:
+        if sys.stdin.isatty():
+            print("you> " if first else "...  ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
             raise EOFError
@@ -50,7 +70,7 @@ class PlainTerminal:
     def begin(self) -> None: ...
 
     def write(self, text: str) -> None:
-        print(text, end="", flush=True)
+        print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
     def end(self, note: str) -> None:
         print(flush=True)
@@ -65,13 +85,19 @@ class PlainTerminal:
 class RichTerminal:
     """For people: history and editing with prompt_toolkit, colours with rich."""
 
+    interactive = True
+
     def __init__(self) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import InMemoryHistory
         from rich.console import Console
 
         self._console = Console(highlight=False, soft_wrap=True)
-        self._session: Any = PromptSession(history=InMemoryHistory(), key_bindings=_keys(), prompt_continuation="...  ")
+        self._session: Any = PromptSession(
+            history=InMemoryHistory(),
+            key_bindings=_keys(),
+            prompt_continuation=lambda width, line, wrapped: " " * width if wrapped else "...  ",
+        )
 
     def welcome(self, facts: Mapping[str, str]) -> None:
         self._console.print("[bold]Martlet chat[/bold]")
@@ -96,7 +122,7 @@ class RichTerminal:
         self._console.print("[bold cyan]bot> [/bold cyan]", end="")
 
     def write(self, text: str) -> None:
-        print(text, end="", flush=True)
+        print(visible(text), end="", flush=True)
 
     def end(self, note: str) -> None:
         print()

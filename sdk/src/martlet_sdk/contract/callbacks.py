@@ -11,6 +11,13 @@ from martlet.specs import Callback
 from .base import Broken, require
 from .kit import Kit
 
+LOGS: tuple[dict[str, float], ...] = (
+    {"loss": 2.5, "grad_norm": 0.7, "learning_rate": 1e-3, "epoch": 0.5},
+    {"eval_loss": 2.4, "epoch": 0.5},
+    {"train_loss": 2.4, "train_runtime": 3.1, "epoch": 1.0},
+)
+"""What ``on_log`` hears of a step, of an evaluation and at the end: no key is in all of them but ``epoch``."""
+
 
 def _events() -> list[str]:
     from transformers import TrainerCallback
@@ -45,20 +52,19 @@ def check_survives_a_run(kit: Kit, spec: Callback) -> None:
         "train_dataloader": [],
         "eval_dataloader": None,
     }
-    logs = {"loss": 2.5, "grad_norm": 0.7, "learning_rate": 1e-3, "epoch": 0.5}
     metrics = {"eval_loss": 2.4, "epoch": 0.5}
-    extra: dict[str, dict[str, Any]] = {"on_log": {"logs": logs}, "on_evaluate": {"metrics": metrics}}
-    extra["on_predict"] = {"metrics": metrics}
+    extra = {"on_log": [{"logs": logs} for logs in LOGS]}
+    extra |= {event: [{"metrics": metrics}] for event in ("on_evaluate", "on_predict")}
     order = [name for name in _events() if name not in ("on_init_end", "on_train_end")]
     for event in ["on_init_end", *order, "on_train_end"]:
         if not hasattr(callback, event):
             continue
         state.global_step += event == "on_step_end"
-        if event == "on_log":
-            state.log_history.append(logs | {"step": state.global_step})
-        answer = _call(callback, event, args, state, control, shared | extra.get(event, {}))
-        good = answer is None or isinstance(answer, TrainerControl)
-        require(good, f"{event} returned {type(answer).__name__}; return the control or None.")
+        for facts in extra.get(event, [{}]):
+            state.log_history += [facts["logs"] | {"step": state.global_step}] if event == "on_log" else []
+            answer = _call(callback, event, args, state, control, shared | facts)
+            good = answer is None or isinstance(answer, TrainerControl)
+            require(good, f"{event} returned {type(answer).__name__}; return the control or None.")
 
 
 def _call(callback: Any, event: str, args: Any, state: Any, control: Any, facts: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def _engine(kit: Kit, spec: Engine) -> Any:
     run = kit.run("model", "template", "generate", "infer", select=spec, model=str(_endless(kit)))
     engine = kit.build(spec).load(run=run)
     require(engine is not None, "load() returned None; return the engine itself.")
+    for name in ("infer", "close"):
+        require(callable(getattr(engine, name, None)), f"what load() returned has no method {name}().")
     return engine
 
 
@@ -54,8 +57,7 @@ def _answers(engine: Any, requests: list[Request], **sampling: Any) -> list[Resp
 
 def check_keeps_order(kit: Kit, spec: Engine) -> None:
     """Many requests at once get the answers that each gets alone, in order, with its id."""
-    engine = _engine(kit, spec)
-    try:
+    with closing(_engine(kit, spec)) as engine:
         together = _answers(engine, _requests())
         alone = [_answers(engine, [request])[0] for request in _requests()]
         ids = [answer.id for answer in together]
@@ -65,28 +67,22 @@ def check_keeps_order(kit: Kit, spec: Engine) -> None:
                 one.text == other.text,
                 f"request {request.id} is answered with {one.text!r} in a batch and with {other.text!r} alone.",
             )
-    finally:
-        engine.close()
 
 
 def check_length_is_respected(kit: Kit, spec: Engine) -> None:
     """``max_new_tokens`` bounds an answer, and ``finish`` says that it did."""
-    engine = _engine(kit, spec)
-    try:
+    with closing(_engine(kit, spec)) as engine:
         for limit in (1, 5):
             for answer in _answers(engine, _requests(), max_new_tokens=limit):
                 count = len(answer.token_ids)
                 require(count <= limit, f"max_new_tokens={limit}, but an answer has {count} tokens.")
                 if count == limit:
                     require(answer.finish == "length", f"an answer cut at {limit} tokens has finish={answer.finish!r}.")
-    finally:
-        engine.close()
 
 
 def check_stop_is_respected(kit: Kit, spec: Engine) -> None:
     """An answer ends where a stop text first comes about, with or without it, and ``finish`` says so."""
-    engine = _engine(kit, spec)
-    try:
+    with closing(_engine(kit, spec)) as engine:
         request = _requests()[:1]
         free = _answers(engine, request)[0].text
         if len(free) < 3:
@@ -97,14 +93,11 @@ def check_stop_is_respected(kit: Kit, spec: Engine) -> None:
         require(not behind, f"stop={[middle]}, but the answer is {stopped.text!r}.")
         require(free.startswith(stopped.text), f"with a stop text the answer is {stopped.text!r}, without it {free!r}.")
         require(stopped.finish == "stop", f"an answer that met a stop text has finish={stopped.finish!r}.")
-    finally:
-        engine.close()
 
 
 def check_one_failure_is_one(kit: Kit, spec: Engine) -> None:
     """A request that cannot be answered is its own error; the others are answered."""
-    engine = _engine(kit, spec)
-    try:
+    with closing(_engine(kit, spec)) as engine:
         good = _requests()[:2]
         faulty = Request([{"role": "user", "content": None}], id="faulty")
         try:
@@ -116,16 +109,13 @@ def check_one_failure_is_one(kit: Kit, spec: Engine) -> None:
         said = found[1].error and found[1].finish == "error"
         require(said, f"a faulty request got finish={found[1].finish!r}, error={found[1].error!r}; say what was wrong.")
         require(not found[0].error and not found[2].error, "a faulty request spoils the answers beside it.")
-    finally:
-        engine.close()
 
 
 def check_stream(kit: Kit, spec: Engine) -> None:
     """The pieces of a stream join to the answer; the last one, and only it, says how it ended."""
     if "stream" not in spec.can:
         raise Skipped("it does not say that it can stream.")
-    engine = _engine(kit, spec)
-    try:
+    with closing(_engine(kit, spec)) as engine:
         request = _requests()[1]
         pieces = list(engine.stream(request, Sampling(**GREEDY)))
         whole = _answers(engine, [request])[0].text
@@ -139,17 +129,17 @@ def check_stream(kit: Kit, spec: Engine) -> None:
         begun.close()
         again = _answers(engine, [request])[0].text
         require(again == whole, "after a stream was closed early the engine answers differently.")
-    finally:
-        engine.close()
 
 
 def check_attach(kit: Kit, spec: Engine) -> None:
-    """Attached to a live model it answers as that model does, also after its weights have changed."""
+    """Attached to a live model it answers as that model does, also after its weights have changed, and leaves it so."""
     if "attach" not in spec.can:
         raise Skipped("it does not say that it can attach.")
     import torch
 
-    model = kit.fresh_model()
+    model = kit.fresh_model().train()
+    model.lm_head.requires_grad_(False)
+    found = _state(model)
     run = kit.run("model", "template", "generate", "infer", select=spec, model=str(kit.model_folder))
     engine = kit.build(spec).attach(model, kit.tokenizer, run=run)
     before = [answer.text for answer in _answers(engine, _requests())]
@@ -159,6 +149,17 @@ def check_attach(kit: Kit, spec: Engine) -> None:
     after = [answer.text for answer in _answers(engine, _requests())]
     engine.close()
     require(before != after, "the weights of the attached model have changed, but not the answers.")
+    for what, now in _state(model).items():
+        require(now == found[what], f"it leaves the attached model with {what} changed; training would go on wrongly.")
+
+
+def _state(model: Any) -> dict[str, Any]:
+    return {
+        "its training mode": [module.training for module in model.modules()],
+        "what requires a gradient": [parameter.requires_grad for parameter in model.parameters()],
+        "config.use_cache": model.config.use_cache,
+        "its generation settings": model.generation_config.to_dict(),
+    }
 
 
 def check_closes(kit: Kit, spec: Engine) -> None:

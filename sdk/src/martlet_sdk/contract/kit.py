@@ -9,8 +9,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from importlib.util import find_spec
@@ -25,6 +23,7 @@ from martlet.manager import PluginManager
 from martlet.specs import KINDS, Arguments, Spec, load
 
 from ..lonely import LonelyManager
+from ..quiet import quiet
 from .base import Broken, Samples, Skipped
 
 if TYPE_CHECKING:
@@ -242,17 +241,3 @@ def _importable(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):
         return False
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep progress bars of transformers off the screen."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from martlet.errors import MartletError
 from martlet.protocols import LoadedModel
 from martlet.specs import Model, ModelPatch, Template
 
+from ..quiet import quiet
 from .base import Broken, require
 from .kit import Kit
 
@@ -87,8 +88,6 @@ def check_patch_methods(kit: Kit, spec: ModelPatch) -> None:
 def check_patched_model_works(kit: Kit, spec: ModelPatch) -> None:
     """A model loaded between its two methods is a model, and computes finite logits."""
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from .kit import quiet
 
     patch, kwargs = kit.build(spec), dict[str, Any]()
     config = AutoConfig.from_pretrained(kit.model_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -69,6 +70,16 @@ def check_unknown_columns(kit: Kit, spec: Reward) -> None:
     require(len(plain) == len(extra), "it returns another number of scores when a column is added.")
 
 
+def check_names_its_columns(kit: Kit, spec: Reward) -> None:
+    """Beside ``messages``, which every row has, it needs no column that ``columns`` does not name."""
+    given = {name: values for name, values in _columns(kit, spec).items() if name in ("messages", *spec.columns)}
+    try:
+        inspect.signature(kit.build(spec)).bind(list(COMPLETIONS), **given)
+    except TypeError as error:
+        remedy = "name it in columns=(...), or give the parameter a default"
+        raise Broken(f"a dataset may lack a column that it needs ({error}); {remedy}.") from error
+
+
 def check_changes_nothing(kit: Kit, spec: Reward) -> None:
     """It changes neither the completions nor the columns: the other rewards get the same lists."""
     completions, columns = list(COMPLETIONS), _columns(kit, spec)
@@ -79,4 +90,10 @@ def check_changes_nothing(kit: Kit, spec: Reward) -> None:
     require(not changed, f"it changes the column {', '.join(changed)} that it is given.")
 
 
-CHECKS = (check_one_score_each, check_scores_are_numbers, check_unknown_columns, check_changes_nothing)
+CHECKS = (
+    check_one_score_each,
+    check_scores_are_numbers,
+    check_unknown_columns,
+    check_names_its_columns,
+    check_changes_nothing,
+)

@@ -35,7 +35,7 @@ def synthesize(columns: Iterable[str]) -> dict[str, Any]:
 
 def check_standard(row: Any) -> None:
     """Raise ``Broken`` unless ``row`` is one that templates take."""
-    require(isinstance(row, dict), f"it returned a {type(row).__name__}; return a dict, a list of dicts, or None.")
+    require(isinstance(row, dict), f"an item of the list that it returned is of type {type(row).__name__}, not a dict.")
     messages = row.get("messages")
     good = isinstance(messages, list) and bool(messages)
     require(good, f"'messages' of the row is {messages!r}; make it a list of messages.")
@@ -57,6 +57,8 @@ def convert(target: Any, raw: Mapping[str, Any], layouts: Iterable[frozenset[str
     """
     row = copy.deepcopy(dict(raw))
     first = target(row)
+    kinds = "return a dict, a list of dicts, or None"
+    require(first is None or isinstance(first, dict | list), f"it returned a {type(first).__name__}; {kinds}.")
     require(row == raw, f"it changes the row that it is given: {raw!r} became {row!r}.")
     second = target(copy.deepcopy(dict(raw)))
     require(first == second, f"it returns something else for the same row when it is called again: {second!r}.")

@@ -94,7 +94,7 @@ def check_load_restores(kit: Kit, spec: Tuner) -> None:
     tuner, model = _trained(kit, spec)
     wanted = _logits(kit, model)
     folder = _saved(kit, tuner, model, "plain")
-    loaded = kit.build(spec).load(kit.fresh_model(), folder)
+    loaded = kit.build(spec).load(kit.fresh_model(), folder, trainable=False, name="mine")
     require(loaded is not None, "load() returned None; return the model.")
     gap = _difference(_logits(kit, loaded.eval()), wanted)
     require(gap < 1e-5, f"after save() and load() onto a fresh model the logits differ by {gap:.2g}.")

@@ -1,11 +1,12 @@
-# mypy: disable-error-code="no-untyped-def"
 """A chat template: `[USER]` and `[ASSISTANT]` above each turn. The text is all there is to say about it."""
+
+from collections.abc import Iterator
 
 from martlet import Template, hookimpl
 
 
 @hookimpl
-def provide_templates():
+def provide_templates() -> Iterator[Template]:
     yield Template(
         "my-name",
         system="[SYSTEM]\n{system}\n\n",
