@@ -110,13 +110,62 @@ def test_an_unknown_kind_suggests_the_nearest():
 def test_replace_wins_where_the_user_wrote_the_name(manager):
     manager.add("a", providing(Loss("steep", len)))
     manager.add("b", providing(Loss("steep", max, replace=True)))
-    assert manager.find(Loss, "steep", explicit=True)[0] == "b"
+    assert manager.find(Loss, "steep")[0] == "b"
 
 
 def test_replace_of_an_installed_plugin_never_changes_a_default(manager):
     manager.add("a", providing(Loss("steep", len)))
     manager.add("b", providing(Loss("steep", max, replace=True)))
-    assert manager.find(Loss, "steep", explicit=False)[0] == "a"
+    assert manager.find(Loss, "steep", default_of="c")[0] == "a"
+
+
+def test_a_default_means_the_component_of_its_owner(manager):
+    for name in ("a", "b"):
+        manager.add(name, providing(Loss("steep", len)))
+    assert manager.find(Loss, "steep", default_of="b")[0] == "b"
+    with pytest.raises(AmbiguousComponent):
+        manager.find(Loss, "steep", default_of="c")
+
+
+def test_installing_a_component_of_the_same_name_changes_no_default(site, cli, refused):
+    owner = """
+        from dataclasses import dataclass, field
+        from martlet import Arguments, Command, Loss, hookimpl
+
+        @dataclass
+        class Wishes:
+            way: str | None = field(default=None, metadata={"component": "losses", "unset": "steep"})
+            other: str = field(default="flat", metadata={"component": "losses", "owner": "flats"})
+
+        def main(run):
+            print([loss("aab") for loss in run.all("losses")])
+
+        @hookimpl
+        def provide_arguments():
+            yield Arguments("wishes", Wishes, roles=("wish",))
+
+        @hookimpl
+        def provide_commands():
+            yield Command("wish", main, roles=("wish",))
+
+        @hookimpl
+        def provide_losses():
+            yield Loss("steep", len)
+    """
+    other = """
+        from martlet import Loss, hookimpl
+
+        @hookimpl
+        def provide_losses():
+            yield Loss("steep", max)
+            yield Loss("flat", {flat})
+    """
+    site.install("owner", owner)
+    site.install("flats", other.format(flat="min"))
+    site.install("another", other.format(flat="str"))
+    assert cli("wish").out.strip() == "[3, 'a']"
+    said = refused("wish", "--way", "steep")
+    assert all(f"{plugin}::steep" in said for plugin in ("another", "flats", "owner"))
 
 
 def test_two_replacements_are_ambiguous(manager):

@@ -179,7 +179,9 @@ def usage(command: Command, manager: PluginManager, *, everything: bool) -> str:
     """List the flags of a command: the important ones, or all."""
     words = f" {command.positional.upper()}" if command.positional else ""
     parser = _parser(f"martlet {command.name}{words} [--flag value ...]", command.summary)
-    flags = sorted(flags_of(command, manager), key=lambda flag: not flag.field.metadata.get("important"))
+    order = {role: number for number, role in enumerate(command.roles)}
+    flags = sorted(flags_of(command, manager), key=lambda flag: min(order.get(r, 99) for r in flag.group.roles))
+    flags.sort(key=lambda flag: not flag.field.metadata.get("important"))
     shown = [f for f in flags if everything or f.field.metadata.get("important") or f.name == command.positional]
     groups: dict[str, Any] = {}
     for flag in shown:
@@ -200,14 +202,13 @@ def _text(flag: Flag, command: Command) -> str:
     default: Any = command.defaults.get(flag.name, flag.field.default)
     choices = flag.field.metadata.get("choices")
     about = [f"one of {', '.join(map(str, choices))}" if choices else describe(flag.field)]
-    if default not in (None, "", []):
-        about.append(f"default: {default}")
+    about += [f"default: {default}"] if default not in (None, "", []) else []
     return f"{flag.field.help} [{'; '.join(about)}]"
 
 
 def versions() -> str:
     """Return the kernel's version and that of every distribution that adds a plugin."""
-    found = {entry.dist.name: entry.dist.version for entry in metadata.entry_points(group=PROJECT) if entry.dist}
+    found = {e.dist.name: e.dist.version for e in metadata.entry_points(group=PROJECT) if e.dist}
     rows = [(KERNEL, metadata.version(KERNEL)), *sorted(found.items())]
     return "\n".join(f"{name} {version}" for name, version in rows)
 

@@ -228,12 +228,13 @@ def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Sele
     """Find the components of each kind that selector flags name, and those that a flag switches on."""
     found: dict[str, list[Selected]] = {flag.field.kind: [] for flag in config.flags if flag.field.kind}
     for flag in (flag for flag in config.flags if flag.field.kind):
+        owner = None if known[flag.key][1].given else flag.field.metadata.get("owner", flag.plugin)
         for name in flag.field.names(known[flag.key][0]):
             try:
-                hit = config.manager.find(kinds(flag.field.kind), name, explicit=known[flag.key][1].given)
+                hit = config.manager.find(kinds(flag.field.kind), name, default_of=owner)
             except (UnknownComponent, AmbiguousComponent) as error:
                 fault = type(error)(" ".join([f"--{flag.name} {name}: {error}", *config.warnings]))
-                if known[flag.key][1].given:
+                if owner is None:
                     raise fault from error
                 config.missing[flag.field.kind] = fault  # a default: wrong only where it is needed
                 continue
@@ -264,11 +265,11 @@ def _apply_set(config: Config, text: str, given: dict[str, Given], origin: Origi
     name, dot, option = rest.rpartition(".")
     flags = {flag.name: flag for flag in config.flags if flag.group.name == head}
     labels = {kind.label: kind for kind in KINDS.values()}
-    if not equals or not rest:
+    if not equals or not rest or (head in labels and not dot):
         raise UsageError(f"--set {text}: write --set GROUP.FLAG=value or --set KIND.NAME.OPTION=value.")
     if rest in flags:
         given[path] = (parse(flags[rest].field, raw, f"--set {path}"), Origin(origin.source, f"--set {path}"))
-    elif head in labels and dot:
+    elif head in labels:
         spec = config.manager.find(labels[head], name)[1]
         config.options.setdefault((spec.kind, spec.name), {})[option] = raw
     elif flags:

@@ -48,12 +48,12 @@ class PluginError(UsageError):
     """A plugin broke its contract; ``plugin`` and ``phase`` say which and when."""
 
     def __init__(self, plugin: str, phase: str, cause: BaseException) -> None:
-        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}{_line(cause)}"
+        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}{line_of(cause)}"
         super().__init__(f"plugin {plugin!r} failed while {phase}: {detail}")
         self.plugin, self.phase, self.__cause__ = plugin, phase, cause
 
 
-def _line(cause: BaseException) -> str:
+def line_of(cause: BaseException) -> str:
     """Return the innermost line of the plugin, in parentheses: the first one outside the kernel names its folder."""
     places = [(os.path.dirname(f.filename), f"{f.filename}:{f.lineno}") for f in extract_tb(cause.__traceback__)]
     own = [place for place in places if place[0] not in ("", os.path.dirname(__file__)) and "importlib" not in place[0]]
@@ -65,4 +65,5 @@ def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
     names = sorted(set(known))
     if close := difflib.get_close_matches(str(name), names, n=3):
         return f"Did you mean {' or '.join(close)}?"
-    return f"{listed}: {', '.join(names) or 'none'}." if listed else ""
+    shown = names if len(names) < 50 else [*difflib.get_close_matches(str(name), names, n=9, cutoff=0), "…"]
+    return f"{listed}: {', '.join(shown) or 'none'}." if listed else ""

@@ -29,11 +29,6 @@ def references() -> list[str]:
     return [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
 
 
-def module_name(reference: str) -> str:
-    """Return the name under which a file, folder or dotted module is imported."""
-    return f"{PACKAGE}.{_stem(reference)}" if _is_path(reference) else reference
-
-
 def _is_path(reference: str) -> bool:
     return reference.endswith(".py") or os.sep in reference or os.path.exists(reference)
 
@@ -84,14 +79,14 @@ def add(reference: str) -> str:
             if _is_path(other) and _stem(other) == _stem(str(file)) and other != str(file):
                 raise UsageError(f"{flag}: {other} and {file} have the same module name; rename one of them.")
         reference = str(file)
-        name, seen = module_name(reference), digest(reference)
+        name, seen = f"{PACKAGE}.{_stem(reference)}", digest(reference)
         if loaded.setdefault(name, seen) != seen:
             loaded[name] = seen
             for stale in [module for module in sys.modules if f"{module}.".startswith(f"{name}.")]:
                 del sys.modules[stale]
     if reference not in references():
         os.environ[VARIABLE] = os.pathsep.join([*references(), reference])
-    return module_name(reference)
+    return f"{PACKAGE}.{_stem(reference)}" if _is_path(reference) else reference
 
 
 def remove(reference: str) -> None:

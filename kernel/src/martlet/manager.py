@@ -142,16 +142,18 @@ class PluginManager:
             self._specs[kind.kind] = sorted(found, key=lambda pair: (pair[1].name, pair[0]))
         return self._specs[kind.kind]  # type: ignore[return-value]
 
-    def find(self, kind: type[S], name: str, *, explicit: bool = True) -> tuple[str, S]:
+    def find(self, kind: type[S], name: str, *, default_of: str | None = None) -> tuple[str, S]:
         """Resolve ``name`` or ``plugin::name`` to ``(plugin, spec)``.
 
-        A spec with ``replace=True`` wins only where the user wrote the name (``explicit``) or named the plugin itself.
+        A name that nobody wrote means the component of plugin ``default_of``: others of this name change nothing. Only
+        where the user wrote the name, or named the plugin itself, does a spec with ``replace=True`` win.
         """
         owner, _, bare = str(name).rpartition("::")
         hits = [pair for pair in self.specs(kind) if pair[1].name == bare and owner in ("", pair[0])]
         if len(hits) > 1:
-            winners = [p for p in hits if p[1].replace and (explicit or self.plugins[p[0]].external)]
-            hits = winners or [p for p in hits if not p[1].replace] or hits
+            winners = [p for p in hits if p[1].replace and (default_of is None or self.plugins[p[0]].external)]
+            plain = [p for p in hits if not p[1].replace] or hits
+            hits = winners or [p for p in plain if p[0] == default_of] or plain
         if len(hits) == 1:
             return hits[0]
         if hits:
@@ -163,7 +165,7 @@ class PluginManager:
         """Return the spec's target or, where it has none, that of its kind's ``default``."""
         if spec.target is not None:
             return spec.target
-        found = self.find(type(spec), "default", explicit=False)[1].target
+        found = self.find(type(spec), "default", default_of="")[1].target
         if found is None:
             raise UsageError(f"{spec.label} {spec.name!r} has no target, and neither has the kind's default.")
         return found
