@@ -31,7 +31,9 @@ class GenerationArguments:
 
 @dataclass
 class InferArguments:
-    infer_backend: str = field(default="transformers", metadata={"component": "engines", "important": True})
+    infer_backend: str = field(
+        default="transformers", metadata={"component": "engines", "owner": "engine-transformers", "important": True}
+    )
     """Inference engine."""
     result_path: str | None = field(default=None, metadata={"important": True})
     """File for the answers, one JSON object a line; a file that exists is added to. By default a new one in
