@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from martlet import CheckpointError, UsageError
@@ -41,15 +42,42 @@ def test_the_model_is_the_one_that_transformers_loads(architecture, tmp_path, pr
     assert not loaded.model.training
 
 
+def tensors(model: Any) -> dict[str, Any]:
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in named}
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "qwen3_moe"])
 def test_the_skeleton_has_the_same_shapes_and_no_memory(architecture, tmp_path, prepare):
     folder = save_tiny_model(tmp_path / "model", architecture=architecture, tie_word_embeddings=True)
     run = prepare(model=str(folder))
     skeleton, model = run.one("models").skeleton(run), run.one("models").load(run).model
-    assert {n: (p.shape, p.dtype) for n, p in skeleton.named_parameters()} == {
-        n: (p.shape, p.dtype) for n, p in model.named_parameters()
-    }
+    assert tensors(skeleton) == tensors(model)
     assert {p.device.type for p in skeleton.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), [("gpt_oss", "float16"), ("gpt_oss", "bfloat16"), ("ernie4_5_moe", "bfloat16")]
+)
+def test_the_skeleton_keeps_wide_what_loading_keeps_wide(architecture, dtype, tmp_path, prepare):
+    folder = save_tiny_model(tmp_path / "model", architecture=architecture, moe_num_experts=4, num_local_experts=4)
+    run = prepare(model=str(folder), torch_dtype=dtype)
+    skeleton, model = run.one("models").skeleton(run), run.one("models").load(run).model
+    assert tensors(skeleton) == tensors(model)
+    kinds = {p.dtype for p in model.parameters()}
+    assert (torch.float32 in kinds) == ((architecture, dtype) != ("gpt_oss", "bfloat16"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_the_skeleton_has_the_stored_type_where_the_configuration_names_none(file, tiny_model, tmp_path, prepare):
+    folder = copy(tiny_model, tmp_path / "model")
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(folder)
+    if file.endswith(".bin"):
+        torch.save(load_file(folder / "model.safetensors"), folder / file)
+        (folder / "model.safetensors").unlink()
+    edit(folder / "config.json", dtype=None)
+    run = prepare(model=str(folder))
+    assert run.one("models").load(run).model.dtype == run.one("models").skeleton(run).dtype == torch.bfloat16
 
 
 def test_the_tokenizer_is_the_one_that_transformers_loads(tiny_model, prepare):
@@ -183,15 +211,44 @@ def test_init_strategy_fills_missing_weights_and_says_so(strategy, incomplete, p
 
 
 @pytest.mark.parametrize("value", ["cpu", {"": "cpu"}, "auto"])
-def test_device_map_and_max_memory_are_passed_on(value, tiny_model, prepare):
-    memory = {"0": "1GB", "cpu": "2GB"} if torch.cuda.is_available() else {"cpu": "2GB"}
-    run = prepare("patches", model=str(tiny_model), device_map=value, max_memory=memory, model_patches=["recorder"])
+def test_device_map_is_passed_on(value, tiny_model, prepare):
+    run = prepare("patches", model=str(tiny_model), device_map=value, model_patches=["recorder"])
     model = run.one("models").load(run).model
     assert run.get("model_patches", "recorder").seen["device_map"] == value
-    assert run.get("model_patches", "recorder").seen["max_memory"] == {
-        int(k) if k.isdigit() else k: v for k, v in memory.items()
-    }
     assert logits(model.to("cpu")).isfinite().all()
+
+
+@pytest.mark.parametrize("number", [0, "0"])
+def test_max_memory_reaches_transformers_with_device_numbers_and_bytes(number, tiny_model, prepare, monkeypatch):
+    seen = {}
+
+    def from_pretrained(folder: Path, **keywords: Any) -> Any:
+        seen.update(keywords)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    run = prepare(model=str(tiny_model), device_map="auto", max_memory={number: "20GB", "cpu": 7})
+    with pytest.raises(UsageError, match="enough"):
+        run.one("models").load(run)
+    assert seen["max_memory"] == {0: 20 * 10**9, "cpu": 7}
+
+
+def test_weights_that_do_not_fit_are_moved_to_the_disk_and_cannot_be_trained(tiny_model, prepare):
+    limits = {"cpu": 200_000, "disk": "1GB"}
+    run = prepare(model=str(tiny_model), device_map="auto", max_memory=limits)
+    assert logits(run.one("models").load(run).model).isfinite().all()
+    with pytest.raises(UsageError, match="--max_memory leave no memory for all of the weights"):
+        run.one("models").load(run, for_training=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [({"gpu": "1GB"}, "'gpu' is no device"), ({"cpu": "lots"}, "'lots' is no amount"), ({0: None}, "None is no")],
+)
+def test_a_memory_limit_that_is_none_is_refused(value, words, tiny_model, prepare):
+    run = prepare(model=str(tiny_model), max_memory=value)
+    with pytest.raises(UsageError, match=f"--max_memory: {words}"):
+        run.one("models").load(run)
 
 
 def test_device_map_may_be_a_file(tiny_model, tmp_path, prepare):

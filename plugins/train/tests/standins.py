@@ -74,8 +74,10 @@ class Folder:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        flags = run.config[ModelArguments]
+        dtype = getattr(torch, flags.torch_dtype or "float32")
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(run.config[ModelArguments].model))
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(flags.model), dtype=dtype)
 
 
 class Shelf:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from accelerate import Accelerator
 
+from martlet import UsageError
 from martlet_train.plan import plan
+
+
+def size(tensors):
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def test_steps_parameters_and_files_are_those_of_the_run(prepare, train, tmp_path):
@@ -26,9 +33,60 @@ def test_steps_parameters_and_files_are_those_of_the_run(prepare, train, tmp_pat
 def test_what_is_not_known_says_why(prepare):
     facts = plan(prepare(packing=True, packing_length=64))
     assert "lengths" in facts["steps"]["unknown"]
-    assert facts["memory"]["unknown"]
+    assert "rows of a batch" in facts["memory_of_activations"]["unknown"]
     facts = plan(prepare(dataset=["someone/far-away"]))
     assert "nothing is downloaded" in facts["rows"]["unknown"]
+
+
+def test_a_flag_that_the_run_would_refuse_is_refused(prepare):
+    with pytest.raises(UsageError, match=r"Did you mean .*adamw_torch_fused"):
+        plan(prepare(optim="adamw_torch_fuse"))
+
+
+OPTIMIZERS = [
+    {"optim": "adamw_torch_fused"},
+    {"optim": "adamw_torch", "torch_dtype": "bfloat16"},
+    {"optim": "sgd"},
+    {"optim": "sgd", "optim_args": "momentum=0.9"},
+    {"optim": "adafactor"},
+    {"optim": "adagrad"},
+    {"optim": "rmsprop", "optim_args": "momentum=0.5,centered=true", "fast_head": 4.0},
+]
+
+
+@pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_memory_is_what_the_run_holds_to_the_byte(prepare, train, monkeypatch, settings):
+    planned = plan(prepare(**settings))["memory"]
+    held = {}
+
+    def save(self, trainer):
+        tensors = [*trainer.model.parameters(), *trainer.model.buffers()]
+        states = trainer.optimizer.state_dict()["state"].values()
+        held["weights"] = size(tensors)
+        held["gradients"] = held_by_gradients["bytes"]
+        held["optimizer"] = size(value for state in states for value in state.values() if torch.is_tensor(value))
+
+    held_by_gradients = {}
+    monkeypatch.setattr("martlet_train.saving.Checkpoints.save", save)
+    clip = Accelerator.clip_grad_norm_
+
+    def measured(self, parameters, *args, **kwargs):
+        parameters = list(parameters)
+        held_by_gradients["bytes"] = size(p.grad for p in parameters if p.grad is not None)
+        return clip(self, parameters, *args, **kwargs)
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", measured)
+    train(max_steps=1, **settings)
+    assert planned == held | {"unit": "bytes on each device"}
+
+
+def test_an_optimizer_that_needs_values_is_unknown(prepare, monkeypatch):
+    def step(self, closure=None):
+        return self.param_groups[0]["params"][0].detach().sum().item()
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    why = plan(prepare(optim="sgd"))["memory"]["optimizer"]["unknown"]
+    assert "SGD cannot step without values" in why
 
 
 @pytest.mark.parametrize("settings", [{"max_steps": 3}, {"max_epochs": 1, "num_train_epochs": 5}])

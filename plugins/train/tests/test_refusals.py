@@ -13,6 +13,18 @@ from martlet import ConfigError, UsageError
         ({"optim": "adamw_torch_fuse"}, "Did you mean .*adamw_torch_fused"),
         ({"lr_scheduler_type": "cosin"}, "--lr_scheduler_type cosin.*Did you mean cosine"),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lrr": 1}}, "min_lrr"),
+        ({"optim_args": "momentum"}, "--optim_args momentum: 'momentum' is not one name=value"),
+        ({"optim_args": "momentum=0.9,"}, "'' is not one name=value"),
+        (
+            {"optim_args": "amsgrad=true"},
+            "--optim_args amsgrad=true: adamw_torch_fused has no such .* none",
+        ),
+        ({"optim": "sgd", "optim_args": "momentun=0.9"}, "sgd has no such setting. Did you mean momentum"),
+        ({"optim": "sgd", "optim_args": "momentum=fast"}, "--optim_args momentum=fast: .*could not convert"),
+        ({"optim": "sgd", "optim_args": "momentum=-1"}, "--optim_args momentum=-1: .*Invalid momentum value"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=on"}, "nesterov=on: write nesterov=true"),
+        ({"optim": "sgd", "optim_args": "weight_decay=0.5"}, "use --weight_decay 0.5"),
+        ({"optim": "galore_adamw"}, "--optim galore_adamw cannot be made .*galore"),
         ({"bf16": True, "fp16": True}, "--bf16 and --fp16"),
         ({"fp16": True}, "--fp16 true needs a GPU"),
         ({"eval_strategy": "steps"}, "give --val_dataset or --split_dataset_ratio"),
@@ -32,6 +44,20 @@ from martlet import ConfigError, UsageError
 def test_a_wrong_setting_is_named(train, settings, words):
     with pytest.raises(UsageError, match=words):
         train(max_steps=1, **settings)
+
+
+def test_settings_of_the_optimizer_are_refused_before_the_model_is_read(train, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="momentun"):
+        train(optim="sgd", optim_args="momentun=0.9")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("optim", ["sgd", "rmsprop"])
+def test_settings_of_the_optimizer_count(train, optim):
+    settings = {"max_steps": 3, "optim": optim, "save_strategy": "no", "logging_steps": 1}
+    with_momentum = train(**settings, optim_args="momentum=0.9")
+    assert with_momentum.metrics["loss"] != train(**settings).metrics["loss"]
 
 
 def test_contradictions_are_found_before_anything_is_written(train, tmp_path):

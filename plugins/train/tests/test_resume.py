@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ WAYS = {
     "workers": {"dataloader_num_workers": 2, "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 2},
     "neftune": {"neftune_noise_alpha": 5, "save_steps": 1, "max_steps": 3, "gradient_checkpointing": True},
     "epochs": {"save_strategy": "epoch", "num_train_epochs": 2, "logging_steps": 3, "eval_strategy": "epoch"},
+    "evaluated at the start": {"save_steps": 1, "max_steps": 2, "eval_strategy": "steps", "eval_on_start": True},
 }
 
 
@@ -58,6 +60,7 @@ def test_resumed_is_uninterrupted_to_the_bit(train, dropout, rows, way):
     assert resumed.checkpoint.name == whole.checkpoint.name != middle.name
     assert digest(resumed.checkpoint) == digest(whole.checkpoint)
     assert history(resumed.checkpoint) == history(whole.checkpoint)
+    assert resumed.metrics["train_loss"] == whole.metrics["train_loss"]
 
 
 def test_the_link_to_the_last_checkpoint_can_be_resumed_from(train):
@@ -111,6 +114,17 @@ def test_settings_that_lose_the_place_in_the_data_are_refused(train, checkpoint,
         train(max_steps=2, resume_from_checkpoint=str(checkpoint), **changed)
 
 
+def test_flags_of_the_tuner_that_the_checkpoint_contradicts_are_refused(train, checkpoint):
+    with pytest.raises(UsageError, match=r"--fast_head 3.0: .* was made with None"):
+        train(max_steps=2, resume_from_checkpoint=str(checkpoint), fast_head=3.0)
+
+
+def test_another_model_below_the_weights_is_told(train, checkpoint, tiny_model, tmp_path, caplog):
+    shutil.copytree(tiny_model, tmp_path / "twin")
+    train(max_steps=2, model=str(tmp_path / "twin"), resume_from_checkpoint=str(checkpoint))
+    assert f"model ({tiny_model} then, {tmp_path / 'twin'} now)" in caplog.text
+
+
 def test_a_checkpoint_without_optimizer_needs_resume_only_model(train):
     first = train(max_steps=1, save_only_model=True)
     with pytest.raises(CheckpointError, match="--resume_only_model true"):
@@ -135,6 +149,12 @@ def test_nothing_is_trained_when_the_checkpoint_is_at_the_end(train, checkpoint,
     assert result.checkpoint == last.resolve()
     assert not list(result.folder.glob("checkpoint-*"))
     assert "nothing left to train" in caplog.text
+
+
+def test_a_resumed_run_saves_as_its_own_flags_say(train, checkpoint):
+    resumed = train(max_steps=5, save_steps=2, resume_from_checkpoint=str(checkpoint))
+    saved = sorted(path.name for path in resumed.folder.glob("checkpoint-*"))
+    assert saved == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
 
 
 def test_changed_settings_are_told(train, checkpoint, caplog):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import pytest
 from transformers import Trainer
+from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
+from transformers.training_args import OptimizerNames
 
 from martlet_train.trainer import CoreTrainer
 
 OVERRIDDEN = {
     "_get_num_items_in_batch": ["self", "batch_samples", "device"],
+    "_load_callback_state": ["self"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_optimizer_and_scheduler": ["self", "checkpoint"],
     "_load_rng_state": ["self", "checkpoint"],
@@ -35,7 +39,7 @@ CALLED = {
     "store_flos": ["self"],
 }
 """Not overridden, but called or relied on."""
-STATE = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
+STATE = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step")
 """Attributes of the loop that a checkpoint keeps."""
 
 
@@ -57,6 +61,12 @@ def test_a_method_that_we_call_is_as_we_call_it(name):
 def test_the_list_is_complete():
     mine = {name for name in vars(CoreTrainer) if hasattr(Trainer, name) and not name.startswith("__")}
     assert mine - {"loss_is_scaled_for_ga"} == set(OVERRIDDEN)
+
+
+def test_every_optimizer_has_a_handler_that_takes_what_we_pass():
+    assert {one.value for one in OptimizerNames} == {getattr(name, "value", name) for name in _OPTIMIZER_HANDLERS}
+    names = [field.name for field in dataclasses.fields(OptimizerContext)]
+    assert names == ["args", "model", "optimizer_kwargs", "adam_kwargs", "optim_args"]
 
 
 def test_upstream_still_keeps_the_state_that_we_save():

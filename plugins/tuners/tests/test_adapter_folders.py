@@ -145,6 +145,21 @@ def test_extended_embeddings_are_saved_with_the_adapter(tiny_model, tmp_path, be
     assert torch.equal(bench.logits(LoraTuner().load(fresh, tmp_path)), bench.logits(model))
 
 
+@pytest.mark.parametrize("whole", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_extended_embeddings_that_are_trained_whole_are_saved_once(whole, tiny_model, tmp_path, bench):
+    base = bench.model(tiny_model)
+    base.resize_token_embeddings(520, mean_resizing=False)
+    base.embeddings_resized = True
+    model = bench.move(bench.apply("lora", base, modules_to_save=whole))
+    LoraTuner().save(model, tmp_path)
+    names = {name for name in load_file(tmp_path / "adapter_model.safetensors") if ".lora_" not in name}
+    assert names == {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}
+    for read in (LoraTuner().load, PeftModel.from_pretrained):
+        fresh = bench.model(tiny_model)
+        fresh.resize_token_embeddings(520, mean_resizing=False)
+        assert torch.equal(bench.logits(read(fresh, tmp_path)), bench.logits(model))
+
+
 def test_several_adapters_live_side_by_side(tiny_model, tmp_path, bench):
     wanted = {}
     for name, seed in (("lora", 1), ("v1_0", 2)):

@@ -181,6 +181,14 @@ def test_a_model_on_the_meta_device_gets_the_same_parameters(start, dora, tiny_m
     assert {p.device.type for p in meta.parameters()} == {"meta"}
 
 
+@pytest.mark.parametrize("flags", [{"modules_to_save": ["embed_tokens"]}, {"lora_dtype": "bfloat16"}], ids=str)
+def test_a_model_on_the_meta_device_ties_and_casts_as_a_real_one(flags, tmp_path, bench):
+    folder = save_tiny_model(tmp_path / "model", tie_word_embeddings=True)
+    real, meta = bench.apply("lora", bench.model(folder), **flags), bench.apply("lora", bench.meta(folder), **flags)
+    shapes = [{n: (p.shape, p.dtype) for n, p in model.named_parameters()} for model in (real, meta)]
+    assert shapes[0] == shapes[1]
+
+
 @pytest.mark.parametrize(
     "flags, match",
     [

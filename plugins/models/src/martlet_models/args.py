@@ -31,8 +31,8 @@ class ModelArguments:
     """How the experts of a mixture-of-experts model are computed."""
     device_map: dict[str, Any] | str | None = field(default=None, metadata={"path": True})
     """Where the layers go: auto, a device such as cpu or cuda:1, a JSON object, or the path of a JSON file."""
-    max_memory: dict[str, Any] | None = None
-    """Memory that device_map may use per device, such as {"0": "20GB", "cpu": "60GB"}."""
+    max_memory: dict[int | str, Any] | None = None
+    """Memory that device_map may use per device, such as {"0": "20GB", "cpu": "60GB"}; a number alone is bytes."""
     model_kwargs: dict[str, Any] | None = None
     """Settings of config.json to override for this run, such as {"attention_dropout": 0.1}."""
     trust_remote_code: bool = field(default=False, metadata={"restore": False})
@@ -59,7 +59,7 @@ class ModelArguments:
         default_factory=list, metadata={"important": True, "path": True, "checkpoint": True, "restore": False}
     )
     """Folders or hub ids of adapters to load on top of the model; name=folder gives one a name."""
-    tuner_type: str = field(default="lora", metadata={"component": "tuners", "important": True})
+    tuner_type: str = field(default="lora", metadata={"component": "tuners", "owner": "tuners", "important": True})
     """What is trained: full for all weights, lora for small adapter matrices, or another tuner."""
     tuner_backend: str = field(default="peft", metadata={"choices": ("peft", "unsloth")})
     """Library that implements the tuner."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from martlet import CheckpointError, MartletError, Model, UsageError
 from martlet.protocols import LoadedModel
 
-from . import adapters, configuration, initialize, placement, tokens
+from . import adapters, configuration, initialize, placement, shapes, tokens
 from .args import ModelArguments
 from .check import check_tokenizer, check_weights, read_config, weight_files
 from .configuration import first_line
@@ -58,6 +58,11 @@ class DefaultLoader:
             patch.before_load(config, keywords, run)
         processor = self._tokenizer(run, source.folder)
         model = self._read(run, source, config, keywords)
+        if for_training and any(parameter.is_meta for parameter in model.parameters()):
+            raise UsageError(
+                "--device_map and --max_memory leave no memory for all of the weights, and what is on the disk cannot "
+                "be trained. Allow more, or choose a smaller model."
+            )
         tokens.extend_model(model, processor)
         for patch in patches:
             model = patch.after_load(model, processor, run)
@@ -70,10 +75,10 @@ class DefaultLoader:
         return self._tokenizer(run, folder) if other is None else other.load_processor(run)
 
     def skeleton(self, run: Run) -> nn.Module:
-        """Build the model on the meta device, patched (``before_load``) and with its vocabulary extended.
+        """Build the model on the meta device, patched (``before_load``), extended, in the types that it will have.
 
-        Reads config.json and, for new tokens, the tokenizer; downloads nothing: ``MartletError`` where the model is
-        not on this machine.
+        Reads config.json, for new tokens the tokenizer, and the head of a weight file where config.json names no number
+        type; downloads nothing: ``MartletError`` where the model is not on this machine.
         """
         import torch
 
@@ -87,11 +92,12 @@ class DefaultLoader:
         keywords = self._keywords(run, for_training=True)
         for patch in run.all("model_patches"):
             patch.before_load(config, keywords, run)
-        dtype = keywords["dtype"] if keywords["dtype"] != "auto" else config.dtype
+        dtype = keywords["dtype"] if keywords["dtype"] != "auto" else config.dtype or shapes.stored_dtype(folder)
         with torch.device("meta"):
             model: nn.Module = _auto(settings.task_type).from_config(
                 config, dtype=dtype, trust_remote_code=settings.trust_remote_code
             )
+        shapes.keep_wide(model, dtype)
         if settings.new_special_tokens:
             tokens.extend_model(model, self._tokenizer(run, folder))
         return model

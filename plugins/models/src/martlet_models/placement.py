@@ -14,6 +14,8 @@ from .source import expand
 if TYPE_CHECKING:
     from martlet import Process
 
+NAMED_DEVICES = ("cpu", "mps", "disk")
+"""What ``max_memory`` may name beside the numbers of accelerators."""
 AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
@@ -47,11 +49,22 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def max_memory(value: Mapping[str, Any] | None) -> dict[int | str, Any] | None:
-    """Return ``--max_memory`` with device numbers as numbers."""
+def max_memory(value: Mapping[int | str, Any] | None) -> dict[int | str, Any] | None:
+    """Return ``--max_memory`` with device numbers as numbers and amounts in bytes, as accelerate reads them."""
     if value is None:
         return None
-    return {int(key) if key.isdigit() else key: amount for key, amount in value.items()}
+    from accelerate.utils import convert_file_size_to_int
+
+    found: dict[int | str, Any] = {}
+    for key, amount in value.items():
+        device = int(key) if str(key).isdigit() else key
+        if isinstance(device, str) and device not in NAMED_DEVICES:
+            raise UsageError(f"--max_memory: {key!r} is no device; use a number, {' or '.join(NAMED_DEVICES)}.")
+        try:
+            found[device] = convert_file_size_to_int(amount)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UsageError(f"--max_memory: {amount!r} is no amount; write bytes, or a text such as 20GB.") from error
+    return found
 
 
 def default_map(process: Process, *, for_training: bool) -> Mapping[str, Any] | str | None:

@@ -67,7 +67,9 @@ def _checkpoint(run: Run) -> Resume | None:
     from .resuming import Resume
 
     path = Path(flags.resume_from_checkpoint)
-    return Resume.open(path, weights_only=flags.resume_only_model, skip=not flags.ignore_data_skip)
+    resume = Resume.open(path, weights_only=flags.resume_only_model, skip=not flags.ignore_data_skip)
+    resume.check_tuner(run)
+    return resume
 
 
 def _model(run: Run, models: Any, resume: Resume | None) -> tuple[LoadedModel, nn.Module]:
@@ -123,6 +125,7 @@ class Setup:
         sampler = self._sampler()
         facts = self._facts(sampler)
         if self.resume is not None:
+            self.args.eval_on_start &= self.resume.position is None  # the first step was before the checkpoint
             self.resume.check(facts)
             self.resume.warn_of_changes(self.run)
         groups = getattr(self.run.one(Tuner), "parameter_groups", None)

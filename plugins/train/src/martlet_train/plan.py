@@ -5,29 +5,40 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from martlet import MartletError, Model, Run, Tuner
 from martlet_data.api import Counts, count_rows
 from martlet_data.args import DataArguments
 
 from .args import TrainArguments, TrainerArguments
+from .memory import memory
 from .output import choose_folder
 from .resolve import world_size
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Unknown = dict[str, str]
 
 
 def plan(run: Run) -> dict[str, Any]:
     """Return the facts; what was not computed is ``{"unknown": why}``."""
+    from .training_arguments import training_arguments
+
+    args = training_arguments(run, choose_folder(run))
     rows = _rows(run)
     steps = _steps(run, rows)
+    model = _model(run)
     return {
         "rows": {"train": rows.train, "eval": rows.eval} if isinstance(rows, Counts) else rows,
         "rows_per_step": _rows_per_step(run),
         "steps": steps,
-        "parameters": _parameters(run),
-        "memory": {"unknown": "not predicted yet; the log shows what a step takes"},
+        "parameters": model if isinstance(model, dict) else _parameters(model),
+        "memory": model if isinstance(model, dict) else memory(run, model, args),
+        "memory_of_activations": _unknown(
+            "it depends on the rows of a batch and the kernels; the log shows what a step takes"
+        ),
         "files": _files(run, steps),
     }
 
@@ -69,12 +80,16 @@ def _steps(run: Run, rows: Counts | Unknown) -> int | Unknown:
     return math.ceil(epochs * in_epoch)
 
 
-def _parameters(run: Run) -> dict[str, Any] | Unknown:
-    """Build the model without memory and let the tuner choose."""
+def _model(run: Run) -> nn.Module | Unknown:
+    """Build the model without memory and let the tuner choose what is trained."""
     try:
-        model = run.one(Tuner).apply(run.one(Model).skeleton(run), run)
+        model: nn.Module = run.one(Tuner).apply(run.one(Model).skeleton(run), run)
     except (MartletError, NotImplementedError, RuntimeError) as error:
         return _unknown(f"the model could not be laid out without its weights ({error})")
+    return model
+
+
+def _parameters(model: nn.Module) -> dict[str, Any]:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, chosen in sizes if chosen)
     return {"total": total, "trained": trained, "share": round(trained / max(total, 1), 6)}

@@ -33,6 +33,17 @@ def world_size() -> int:
     return max(1, int(os.environ.get("WORLD_SIZE") or 1))
 
 
+def optimizer_settings(text: str | None) -> dict[str, str]:
+    """Split ``--optim_args``; ``ConfigError`` where it is not ``name=value,name=value``."""
+    found: dict[str, str] = {}
+    for part in text.replace(" ", "").split(",") if text else ():
+        name, equals, value = part.partition("=")
+        if not (name and equals and value) or "=" in value or name in found:
+            raise ConfigError(f"--optim_args {text}: {part!r} is not one name=value; write name=value,name=value.")
+        found[name] = value
+    return found
+
+
 def choose_trainer(config: Config) -> Iterable[Choice]:
     """Fill the flags of ``TrainerArguments`` that are None."""
     yield from _choose_training(config)
@@ -124,4 +135,5 @@ def check(config: Config) -> None:
     for wrong, text in faults:
         if wrong:
             raise ConfigError(text)
+    optimizer_settings(loop.optim_args)
     check_writable(Path(loop.output_dir or "output"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from martlet import CheckpointError, Run
+from martlet import CheckpointError, Run, UsageError
 
 from .checkpoint import follow, verify
 from .state import load_optimizer, load_state, set_rng_state
@@ -32,7 +32,7 @@ SAME = {
 STEERING = (
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_ratio",
     "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args", "max_grad_norm",
-    "neftune_noise_alpha", "label_smoothing_factor", "bf16", "fp16", "loss_type",
+    "neftune_noise_alpha", "label_smoothing_factor", "bf16", "fp16", "loss_type", "model", "torch_dtype",
 )  # fmt: skip
 """Flags that change the result; with other values than before, resuming is allowed and not exact."""
 
@@ -81,10 +81,20 @@ class Resume:
                     "in the data is lost. Use the same flags, or --ignore_data_skip true to begin the epoch anew."
                 )
 
+    def check_tuner(self, run: Run) -> None:
+        """Refuse flags by which something else would be trained: the checkpoint decides that, not they."""
+        before = self._settings()
+        for flag, now, origin in run.config:
+            then = before.get(flag.name, now)
+            if "tuner" in flag.group.roles and origin.given and now != then:
+                raise UsageError(
+                    f"--{flag.name} {now}: {self.folder} was made with {then}, and training goes on with what it "
+                    f"holds. Leave the flag out, or start anew without --resume_from_checkpoint."
+                )
+
     def warn_of_changes(self, run: Run) -> None:
         """Tell the user which settings are not those of the checkpoint."""
-        file = self.folder / "args.json"
-        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        before = self._settings()
         changed = [
             f"{flag} ({before[flag]} then, {run.config.value(flag)} now)"
             for flag in STEERING
@@ -95,6 +105,11 @@ class Resume:
                 f"{self.folder} was made with other settings: {', '.join(changed)}. The optimizer keeps its own from "
                 "then; this is not an exact continuation."
             )
+
+    def _settings(self) -> dict[str, Any]:
+        file = self.folder / "args.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
 
     def load_optimizer(self, trainer: CoreTrainer) -> None:
         """Put back the optimizer and the schedule."""
@@ -109,6 +124,16 @@ class Resume:
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(self.step if not isinstance(trainer.lr_scheduler, ReduceLROnPlateau) else 0):
                 trainer.lr_scheduler.step()
+
+    def load_callbacks(self, trainer: CoreTrainer) -> None:
+        """Put back what callbacks exported: how long an early stop has been patient, say."""
+        if self.weights_only:
+            return
+        for name, states in trainer.state.stateful_callbacks.items():
+            mine = [one for one in trainer.callback_handler.callbacks if type(one).__name__ == name]
+            for callback, state in zip(mine, states if isinstance(states, list) else [states], strict=False):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
 
     @property
     def step(self) -> int:

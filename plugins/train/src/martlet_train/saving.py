@@ -91,14 +91,14 @@ def _random_state(trainer: CoreTrainer) -> bytes:
 
 
 def _note_callbacks(trainer: CoreTrainer) -> None:
-    """Keep the state of callbacks that export it, as upstream does."""
+    """Keep the state of callbacks that export it, in the form that upstream gives it."""
+    found: dict[str, list[Any]] = {}
     for one in (*trainer.callback_handler.callbacks, trainer.control):
         if isinstance(one, ExportableState):
-            name, state = type(one).__name__, one.state()
-            if isinstance(trainer.state.stateful_callbacks.get(name), list):
-                trainer.state.stateful_callbacks[name].append(state)
-            else:
-                trainer.state.stateful_callbacks[name] = state
+            found.setdefault(type(one).__name__, []).append(one.state())
+    trainer.state.stateful_callbacks = {
+        name: states[0] if len(states) == 1 else states for name, states in found.items()
+    }
 
 
 @contextmanager

@@ -38,8 +38,20 @@ def _guarded(method: Callable[..., Any], name: str, event: str) -> Callable[...,
 
 
 def shaped(callbacks: list[Any]) -> list[TrainerCallback]:
-    """Return callbacks that answer every event."""
-    return [one if isinstance(one, TrainerCallback) else _named(one)(one) for one in callbacks]
+    """Return callbacks that answer every event and whose errors name them.
+
+    A ``TrainerCallback`` stays the object that it is, with its state, of a class derived from its own: transformers
+    knows it by both.
+    """
+    return [_guard(one) if isinstance(one, TrainerCallback) else _named(one)(one) for one in callbacks]
+
+
+def _guard(callback: TrainerCallback) -> TrainerCallback:
+    own = type(callback)
+    events = [event for event in EVENTS if getattr(own, event) is not getattr(TrainerCallback, event)]
+    guarded = {event: _guarded(getattr(own, event), own.__name__, event) for event in events}
+    callback.__class__ = type(own.__name__, (own,), {**guarded, "__module__": own.__module__})
+    return callback
 
 
 def _named(target: Any) -> type[Shaped]:

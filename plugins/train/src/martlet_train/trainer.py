@@ -73,6 +73,7 @@ class CoreTrainer(Trainer):
         self.tally = Tally()
         self._flops_per_token: int | None = None
         self._optimizer_trains = False
+        self._loss_since: int | None = None
 
     # Batches
 
@@ -159,6 +160,8 @@ class CoreTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what was measured, and warn of a loss that is no number."""
+        if "train_loss" in logs:  # upstream divides the loss of all steps by those since it was resumed
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step - self._first_step(), 1)
         if "loss" in logs:
             logs.update(self.tally.take(self.processes))
             if not math.isfinite(logs["loss"]):
@@ -208,8 +211,9 @@ class CoreTrainer(Trainer):
         """Do nothing: the tuner has loaded the weights."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Read our files instead of pickles."""
+        """Read our files instead of pickles. Log, evaluate and save when this run's flags say, not the checkpoint's."""
         if self.job.resume:
+            self.state.compute_steps(self.args, self.state.max_steps)
             self.job.resume.load_optimizer(self)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -221,6 +225,11 @@ class CoreTrainer(Trainer):
         """Read our files instead of pickles; also what the next log line averages over."""
         if self.job.resume:
             self.job.resume.load_random_state(self)
+
+    def _load_callback_state(self) -> None:
+        """Put the state back into the callbacks that there are; upstream makes new ones, and only if a flag says so."""
+        if self.job.resume:
+            self.job.resume.load_callbacks(self)
 
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole run."""
@@ -259,13 +268,19 @@ class CoreTrainer(Trainer):
 
     def loop_state(self) -> dict[str, Any]:
         """Return what the loop has gathered since the last log line, for a checkpoint."""
-        return {"loss": self._tr_loss, "total": self._total_loss_scalar, "logged": self._globalstep_last_logged}
+        logged, since = self._globalstep_last_logged, self._first_step()
+        return {"loss": self._tr_loss, "total": self._total_loss_scalar, "logged": logged, "since": since}
 
     def set_loop_state(self, state: dict[str, Any]) -> None:
         """Put back what ``loop_state`` returned."""
         self._tr_loss.copy_(state["loss"])
         self._total_loss_scalar = state["total"]
         self._globalstep_last_logged = state["logged"]
+        self._loss_since = state["since"]
+
+    def _first_step(self) -> int:
+        """Return the step from which the total loss was added up."""
+        return self._initial_global_step if self._loss_since is None else self._loss_since
 
 
 def _refuse(rows: Any) -> Any:

@@ -17,6 +17,7 @@ from martlet.errors import suggest
 from martlet_data.args import DataArguments
 
 from .args import TrainerArguments
+from .optimizer_settings import try_optimizer
 from .reporting import other_reports
 from .resolve import world_size
 
@@ -24,7 +25,7 @@ OURS = {
     "bf16", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory",
     "dataloader_prefetch_factor", "fp16", "gradient_checkpointing", "gradient_checkpointing_kwargs", "hub_model_id",
     "hub_private_repo", "neftune_noise_alpha", "output_dir", "push_to_hub", "report_to", "resume_from_checkpoint",
-    "use_cpu", "warmup_steps",
+    "save_total_limit", "use_cpu", "warmup_steps",
 }  # fmt: skip
 """Flags of one name that are not handed over as they are."""
 
@@ -60,6 +61,7 @@ def training_arguments(run: Run, folder: Path) -> TrainingArguments:
     except (TypeError, ValueError, ImportError) as error:
         raise UsageError(f"{run.command}: {' '.join(str(error).split())}") from error
     _try_schedule(args)
+    try_optimizer(args)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process: never nn.DataParallel, which splits batches anew
     return args
 

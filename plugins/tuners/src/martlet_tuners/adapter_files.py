@@ -20,17 +20,14 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 def write(tuned: Any, path: Path, state_dict: dict[str, Tensor] | None) -> None:
     """Write the active adapter of a PEFT model."""
-    active = tuned.active_adapter
-    tuned.save_pretrained(
-        path,
-        state_dict=state_dict,
-        selected_adapters=[active],
-        save_embedding_layers=_embeddings_belong(tuned),
-    )
+    active, beside = tuned.active_adapter, _embeddings_beside(tuned)
+    tuned.save_pretrained(path, state_dict=state_dict, selected_adapters=[active], save_embedding_layers=beside)
     if active != "default":
         for file in (path / active).iterdir():
             file.replace(path / file.name)
         (path / active).rmdir()
+    if beside:
+        _drop_repeated(path)
     start: Start | None = getattr(tuned, "adapter_start", None)
     if start is None or start.plain:
         return
@@ -39,16 +36,29 @@ def write(tuned: Any, path: Path, state_dict: dict[str, Tensor] | None) -> None:
     start.write(path)
 
 
-def _embeddings_belong(tuned: Any) -> bool:
+def _embeddings_beside(tuned: Any) -> bool:
     """Tell whether embeddings go with the adapter: they were extended, or an adapter lies on them.
 
-    PEFT would find out by asking a hub for the base model's vocabulary.
+    PEFT would find out by asking a hub for the base model's vocabulary. Those trained whole are in the adapter anyway.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
     base = tuned.get_base_model()
-    layers: tuple[Any, ...] = (base.get_input_embeddings(), base.get_output_embeddings())
-    return getattr(base, "embeddings_resized", False) or any(isinstance(layer, BaseTunerLayer) for layer in layers)
+    layers = [layer for layer in (base.get_input_embeddings(), base.get_output_embeddings()) if layer is not None]
+    if getattr(base, "embeddings_resized", False):
+        return not all(isinstance(layer, ModulesToSaveWrapper) for layer in layers)
+    return any(isinstance(layer, BaseTunerLayer) for layer in layers)
+
+
+def _drop_repeated(path: Path) -> None:
+    """Rewrite the weights without the copies that PEFT adds of an embedding that is trained whole."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path / WEIGHTS)
+    kept = {n: t for n, t in tensors.items() if ".modules_to_save." not in n and ".original_module." not in n}
+    if len(kept) < len(tensors):
+        save_file(kept, path / WEIGHTS, {"format": "pt"})
 
 
 def _write_difference(path: Path, start: Start) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +37,17 @@ class LoraTuner:
         The start depends on the seed of the run alone. Works on the meta device.
         """
         from peft import get_peft_model
+        from torch import device
 
         config = lora_config(model, run)
         settings = run.config[LoraArguments]
         meta = any(parameter.is_meta for parameter in model.parameters())
         start = Start.of(config, run.seed, settings.lora_dtype)
         if meta:
-            config.init_lora_weights = True
-        with _seeded(run.seed, model), refused(), _quiet():
-            tuned: nn.Module = get_peft_model(model, config, low_cpu_mem_usage=meta)
-        return tuned if meta else take_start(tuned, start)
+            config.init_lora_weights, start = True, replace(start, init_weights=True)
+        with _seeded(run.seed, model), refused(), _quiet(), device("meta") if meta else nullcontext():
+            tuned: nn.Module = take_start(get_peft_model(model, config), start)
+        return tuned
 
     def save(self, model: nn.Module, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the adapter that is trained, as PEFT writes it.

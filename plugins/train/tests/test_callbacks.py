@@ -1,0 +1,26 @@
+"""Callbacks of plugins: what they do wrong is said to be theirs, and what they remember survives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from martlet import MartletError
+
+PLUGINS = [str(Path(__file__).parent / name) for name in ("standins.py", "derived_callbacks.py")]
+
+
+def test_the_error_of_a_callback_names_it_and_the_event(train):
+    with pytest.raises(MartletError, match=r"Callback Clumsy failed in on_step_end \(IndexError: no such bird\)"):
+        train(max_steps=1, callbacks=["clumsy"], external_plugins=PLUGINS)
+
+
+def test_a_callback_remembers_what_it_exported(train):
+    settings = {"max_steps": 9, "save_steps": 2, "callbacks": ["stop_at_five"], "external_plugins": PLUGINS}
+    whole = train(**settings)
+    assert whole.checkpoint.name == "checkpoint-5"
+    resumed = train(**settings, resume_from_checkpoint=str(whole.folder / "checkpoint-2"))
+    assert resumed.checkpoint.name == "checkpoint-5"
+    forgetful = train(**settings, resume_from_checkpoint=str(whole.folder / "checkpoint-2"), resume_only_model=True)
+    assert forgetful.checkpoint.name == "checkpoint-7"
