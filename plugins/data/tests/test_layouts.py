@@ -86,6 +86,22 @@ def test_parallel_calls_join_the_assistant_message_before_them():
     assert (found[1]["content"], len(found[1]["tool_calls"])) == ("Two calls.", 2)
 
 
+def test_a_call_with_thoughts_of_its_own_stays_a_message():
+    call = {"role": "tool_call", "content": '{"name": "f", "arguments": {}}', "reasoning_content": "Look."}
+    row = {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "A call."}, call]}
+    assert messages(row)["messages"][2]["reasoning_content"] == "Look."
+    assert len(messages({"messages": [row["messages"][0], call, call]})["messages"]) == 2
+
+
+def test_the_first_pair_may_have_a_system_message():
+    pairs = [{"system": "s", "human": "a", "assistant": "b"}, {"system": "", "human": "c", "assistant": "d"}]
+    found = sharegpt({"conversation": pairs})["messages"]
+    assert [(m["role"], m["content"]) for m in found][:2] == [("system", "s"), ("user", "a")]
+    assert len(found) == 5
+    with pytest.raises(RowError, match="follows assistant"):
+        sharegpt({"conversation": pairs[::-1]})
+
+
 def turns(*roles):
     return {"messages": [{"role": role, "content": f"{role} speaks"} for role in roles]}
 
@@ -139,6 +155,7 @@ def test_roles_out_of_order_are_refused(roles, said):
         (chat("a", 5), "bad content"),
         (chat("a", {"text": "b"}), "bad content"),
         (chat([{"type": "image", "image": "x.png"}], "b"), "bad content"),
+        (chat("a", ["b", "c"]), "bad content"),
         (chat("a\ud800", "b"), "bad characters"),
         ({**chat("a", "b"), "tools": "{"}, "bad tools"),
         ({**chat("a", "b"), "tools": {"name": "f"}}, "bad tools"),
@@ -203,6 +220,14 @@ def test_columns_are_renamed_first(tmp_path, data_run):
     (tmp_path / "rows.json").write_text(json.dumps([{"Frage": "a", "Antwort": "b", "id": 7}]))
     run = data_run(columns={"Frage": "query", "Antwort": "response"}, remove_unused_columns=False)
     assert list(load_rows(run, [str(tmp_path / "rows.json")])) == [{**chat("a", "b"), "id": 7}]
+
+
+def test_two_columns_of_a_row_cannot_get_one_name(tmp_path, data_run):
+    rows = [{"a": "x", "response": "b"}, {"b": "y", "response": "b"}, {"a": "x", "b": "y", "response": "b"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    found = load_rows(data_run(columns={"a": "query", "b": "query"}, max_dropped=0.5), [str(tmp_path / "rows.json")])
+    assert list(found) == [chat("x", "b"), chat("y", "b")]
+    assert [(drop.reason, drop.id.line) for drop in found.ledger.rows] == [("ambiguous columns", 3)]
 
 
 def test_a_column_that_no_row_has_is_said(chats, data_run):

@@ -64,6 +64,20 @@ def test_nested_columns_of_parquet_lose_their_nulls(tmp_path, data_run):
     assert list(found) == rows
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_arguments_of_other_calls_are_not_nulls_in_this_one(ending, tmp_path, data_run):
+    """Arrow gives each object of a column the keys of all: two calls, two functions, four arguments."""
+    rows = [chat("Weather?", "Rain."), chat("Time?", "Noon.")]
+    for row, arguments in zip(rows, ({"city": "Oslo", "days": 3}, {"zone": "CET", "at": {"day": 1}}), strict=True):
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        row["messages"][1]["tool_calls"] = [call]
+        properties = {name: {"type": "string"} for name in arguments}
+        function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
+        row["tools"] = [{"type": "function", "function": function}]
+    path = write(tmp_path / f"rows.{ending}", rows)
+    assert list(read(data_run, path)) == rows
+
+
 def test_an_arrow_file_is_read_like_a_stream(tmp_path, data_run):
     table = pa.Table.from_pylist(ROWS)
     with pa.ipc.new_file(str(tmp_path / "rows.arrow"), table.schema) as file:
@@ -128,6 +142,7 @@ def test_each_line_that_is_not_blank_is_one_row_with_its_number(lines):
         (b'{"query": "a", "response": }', "malformed JSON", "column 28"),
         (b'{"query": "a"', "malformed JSON", "column 14"),
         (b'["query", "response"]', "not an object", "holds a list"),
+        (b'{"query": "a", "response": "b", "response": "c"}', "malformed JSON", "key 'response' stands twice"),
         (b'{"query": "\xb0\xa1", "response": "b"}', "not UTF-8", "0xb0 at column 12"),
         (b'{"query": "\\ud800", "response": "b"}', "bad characters", "U+D800"),
         (b'{"n": ' + b"9" * 5000 + b"}", "malformed JSON", "limit"),
@@ -214,6 +229,17 @@ def test_another_encoding_is_named(ending, tmp_path, data_run):
 def test_a_fault_of_a_json_document_names_its_line(tmp_path, data_run):
     (tmp_path / "rows.json").write_text('[\n{"query": "a"},\n{"query": b}\n]')
     with pytest.raises(DataError, match=r"rows\.json:3: not valid JSON at column 11"):
+        read(data_run, str(tmp_path / "rows.json"))
+
+
+def test_a_row_of_a_json_document_does_not_say_where_it_stands(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text(json.dumps([{**row, "__line__": 70} for row in ROWS]))
+    assert [one.line for one in read(data_run, str(tmp_path / "rows.json")).ids] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_key_that_stands_twice_in_a_json_document_is_named(tmp_path, data_run):
+    (tmp_path / "rows.json").write_text('[{"query": "a", "response": "b", "query": "c"}]')
+    with pytest.raises(DataError, match="key 'query' stands twice"):
         read(data_run, str(tmp_path / "rows.json"))
 
 

@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from martlet import UsageError
+from martlet import Template, UsageError
 from martlet.protocols import Encoded
 from martlet_sdk.tiny import CHATML, LLAMA3, tiny_tokenizer
+from martlet_text.bound import Bound, Limits
+from martlet_text.completion import CompletionBound
+from martlet_text.declarative import DeclarativeBound
+from martlet_text.loss_scales import default
+from martlet_text.weights import Weights
 
 TEXT = st.text(st.sampled_from("ab \n.é🙂<>"), min_size=1, max_size=12).filter(str.strip)
 TURNS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3)
@@ -43,6 +48,30 @@ def test_a_declarative_template_is_its_jinja(
 
 
 _BOUND: dict[Any, Any] = {}
+
+
+WEIGHTS = Weights((default,), ("default",))
+SPACED = Template("spaced", prompt="Q: {content}\nA: ", suffix="{eos}", separator="\n")
+SEAMS: dict[str, Bound] = {
+    "declarative": DeclarativeBound(tiny_tokenizer(None), SPACED, WEIGHTS, Limits()),
+    "completion": CompletionBound(tiny_tokenizer(None), WEIGHTS, Limits()),
+}
+
+
+@pytest.mark.parametrize("name", SEAMS)
+@settings(deadline=None, max_examples=50)
+@given(turns=TURNS)
+def test_no_token_crosses_the_end_of_a_prompt(name: str, turns: list[tuple[str, str]]) -> None:
+    """Byte-level BPE makes one token of a space and the word behind it. Inference feeds the space with the prompt."""
+    bound = SEAMS[name]
+    messages = row(None, [(f"{question} ", answer) for question, answer in turns])["messages"]
+    (found,) = bound.encode_batch([{"messages": messages}])
+    supervised = bound.tokenizer.decode([label for label in found.labels if label != -100])
+    assert supervised == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    for place in range(1, len(messages), 2):
+        prompt = bound.prompt_ids(messages[:place])
+        assert found.input_ids[: len(prompt)] == prompt
+        assert found.labels[len(prompt)] != -100 == found.labels[len(prompt) - 1]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +111,20 @@ def test_a_template_of_a_plugin_needs_its_strings_only(
         "Answer.\n\n### Q:\nHi\n\n### A:\nHello<|im_end|>\n\n### Q:\nBye\n\n### A:\nCiao<|im_end|>\n\n"
     )
     assert supervised(bound, given) == ["Hello<|im_end|>", "Ciao<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "shown"),
+    [
+        (("{system}", "{content}"), " S | Q | A <|im_end|>"),
+        (("{system|trim}", "{content}"), "S| Q | A <|im_end|>"),
+        (("{system}", "{content|trim}"), " S |Q|A<|im_end|>"),
+    ],
+)
+def test_each_slot_says_whether_it_drops_white_space(slots: tuple[str, str], shown: str) -> None:
+    spec = Template("slots", system=f"{slots[0]}|", prompt=f"{slots[1]}|", suffix="{eos}")
+    bound = DeclarativeBound(tiny_tokenizer(None), spec, WEIGHTS, Limits())
+    assert "".join(span.text for span in bound.spans(row(" S ", [(" Q ", " A ")]))) == shown
 
 
 @pytest.mark.parametrize(

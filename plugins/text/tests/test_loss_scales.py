@@ -149,6 +149,22 @@ def test_a_message_says_itself_whether_it_is_trained_on(bind: Any, tokenizer_for
         assert supervised(default, {"messages": TURNS})[0] == "Hello<|im_end|>"
 
 
+COUNTED = "{% for m in messages %}{{ m.role }} {% if m.role == 'user' %}{{ m.content|length }} {% endif %}"
+COUNTED += "{{ m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+"""Counts the characters of questions, so that no marks can be set in them."""
+
+
+def test_the_last_round_is_known_where_questions_cannot_be_marked(
+    bind: Any, tokenizer_for: Any, supervised: Any, refusal: Any
+) -> None:
+    row = {"messages": [*TURNS[:3], {"role": "assistant", "content": "Sunny"}]}
+    bound = bind(tokenizer_for(COUNTED), loss_scale="last_round")
+    assert supervised(bound, row) == ["Sunny<|im_end|>"]
+    assert [span.last_round for span in bound.spans(row)] == [False, False, True, True]
+    row["messages"][2] = {**TURNS[2], "loss": True}
+    assert "message 3 has loss true" in refusal(bound, row).detail
+
+
 def test_a_loss_that_is_neither_true_nor_false_is_refused(bind: Any, tokenizer_for: Any, refusal: Any) -> None:
     row = {"messages": [TURNS[0], {**TURNS[1], "loss": "yes"}]}
     assert refusal(bind(tokenizer_for(CHATML)), row).reason == "bad loss"

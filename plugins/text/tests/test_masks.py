@@ -98,6 +98,19 @@ PHI = ["<|user|>", "<|assistant|>", "<|end|>", "<|system|>"]
 HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
 END = "<|im_end|>"
 
+REPRESENTED = """\
+{%- set ns = namespace(last=-1) %}
+{%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\\n' }}
+{%- if m.thinking and loop.index0 > ns.last %}{{ '<think>' + m.thinking + '</think>' }}{% endif %}
+{{- m.content }}
+{%- for c in m.tool_calls or [] %}{{ '<call>' + c.function.name + c.function.arguments|string + '</call>' }}{% endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+"""Writes arguments as Python does, marks as escapes then; history has no reasoning."""
+
 CASES: dict[str, tuple[str, list[str], list[dict[str, Any]], list[str]]] = {
     "every turn, end of turn included": (CHATML, [], TWICE, [f"Hello{END}", f"See you{END}"]),
     "system and developer text are not": (
@@ -145,6 +158,21 @@ CASES: dict[str, tuple[str, list[str], list[dict[str, Any]], list[str]]] = {
         ],
         [f"<tool_call>weather</tool_call>{END}", f"Sunny{END}", f"\n</think>\n\nBye{END}"],
     ),
+    "calls without any text between them, of which history loses the reasoning": (
+        OPENER,
+        [],
+        [
+            user("Weather?"),
+            answer("", tool_calls=[call()], reasoning_content="Look"),
+            {**RESULT, "content": ""},
+            answer("", tool_calls=[call()], reasoning_content="Look again"),
+            {**RESULT, "content": ""},
+            answer("Sunny"),
+            user("Ok"),
+            answer("Bye"),
+        ],
+        [f"<tool_call>weather</tool_call>{END}"] * 2 + [f"Sunny{END}", f"\n</think>\n\nBye{END}"],
+    ),
     "tool calls with their wrappers, not results": (
         CHATML,
         [],
@@ -159,6 +187,26 @@ CASES: dict[str, tuple[str, list[str], list[dict[str, Any]], list[str]]] = {
         [],
         [user("Weather?"), answer("", tool_calls=[call(days=3)]), RESULT, answer("It is sunny")],
         [f'<tool_call>\n{{"name": "weather", "arguments": {{"days": 3}}}}\n</tool_call>{END}', f"It is sunny{END}"],
+    ),
+    "a call of which history shows nothing but the name": (
+        REPRESENTED,
+        [],
+        [
+            user("Weather?"),
+            answer("", tool_calls=[call(days=3)], reasoning_content="Look"),
+            RESULT,
+            answer("Sunny"),
+            user("And there?"),
+            answer("", tool_calls=[call(city="Rome")], reasoning_content="Again"),
+            RESULT,
+            answer("Sunny too"),
+        ],
+        [
+            f"<call>weather{{'days': 3}}</call>{END}",
+            f"Sunny{END}",
+            f"<think>Again</think><call>weather{{'city': 'Rome'}}</call>{END}",
+            f"Sunny too{END}",
+        ],
     ),
     "arguments that a template wants as text": (
         TEXT_ARGUMENTS,

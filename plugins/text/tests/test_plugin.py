@@ -64,7 +64,7 @@ def family(tmp_path_factory: Any) -> str:
         '''
 from dataclasses import dataclass, field
 
-from martlet import Arguments, Model, hookimpl
+from martlet import Arguments, Model, UsageError, hookimpl
 
 
 @dataclass
@@ -77,6 +77,23 @@ class Loader:
     pass
 
 
+class Telling:
+    """Knows the family of a checkpoint only when it looks at it."""
+
+    def facts(self, run):
+        return Model("told", template="chatml")
+
+    def context_length(self, run):
+        return 99
+
+
+class Lost(Telling):
+    def facts(self, run):
+        raise UsageError("--model is missing.")
+
+    context_length = facts
+
+
 @hookimpl
 def provide_arguments():
     yield Arguments("family", FamilyArguments, roles=("family",))
@@ -86,6 +103,8 @@ def provide_arguments():
 def provide_models():
     yield Model("acme", Loader, template="chatml")
     yield Model("plain", Loader)
+    yield Model("telling", Telling)
+    yield Model("lost", Lost)
 ''',
         encoding="utf-8",
     )
@@ -104,6 +123,22 @@ def test_a_family_names_the_template_where_the_tokenizer_has_none(tokenizer_for:
         assert bound(strange, family="acme", template_backend=name).spans(ROW) == bound(CHATML).spans(ROW)
         with pytest.raises(UsageError, match="no declarative template is known"):
             bound(strange, family="plain", template_backend=name)
+
+
+def test_the_loader_names_the_family_and_the_length_of_a_checkpoint(tokenizer_for: Any, family: str) -> None:
+    def bound(template: str | None, limit: int, **settings: Any) -> Any:
+        run = martlet.prepare(roles=("template", "family"), external_plugins=[family], **settings)
+        tokenizer = tokenizer_for(template)
+        tokenizer.model_max_length = limit
+        return run.one("templates").bind(tokenizer, run)
+
+    assert bound(None, 10**30, family="telling").spans(ROW) == bound(CHATML, 512).spans(ROW)
+    for limit, settings, length in ((10**30, {}, 99), (512, {}, 512), (10**30, {"max_length": 7}, 7)):
+        assert bound(CHATML, limit, family="telling", **settings).max_length == length
+    assert bound(CHATML, 10**30, family="plain").max_length is None
+    assert bound(CHATML, 10**30, family="lost").max_length is None
+    with pytest.raises(UsageError, match="has no chat template"):
+        bound(None, 512, family="lost")
 
 
 @pytest.mark.parametrize("template", ["jinja", "chatml"])

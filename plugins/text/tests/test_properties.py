@@ -30,7 +30,8 @@ ARGUMENTS = st.dictionaries(
 
 @st.composite
 def conversations(draw: Any, text: Any = TEXT) -> dict[str, Any]:
-    messages = [{"role": "system", "content": draw(text)}] if draw(st.booleans()) else []
+    maybe = text | st.just("")
+    messages = [{"role": "system", "content": draw(maybe)}] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(text)})
         answer = {"role": "assistant", "content": draw(text)}
@@ -40,7 +41,7 @@ def conversations(draw: Any, text: Any = TEXT) -> dict[str, Any]:
             answer["loss"] = draw(st.booleans())
         if draw(st.integers(0, 3)) == 0:
             call = {"type": "function", "function": {"name": "look_up", "arguments": draw(ARGUMENTS)}}
-            messages += [{**answer, "tool_calls": [call]}, {"role": "tool", "content": draw(text)}]
+            messages += [{**answer, "tool_calls": [call]}, {"role": "tool", "content": draw(maybe)}]
             answer = {"role": "assistant", "content": draw(text)}
         messages.append(answer)
     return {"messages": messages}
@@ -129,6 +130,28 @@ def test_rows_of_one_shape_are_derived_in_full_a_few_times_only(monkeypatch: Any
     ]
     assert all(isinstance(found, Encoded) for found in fast.encode_batch(rows))
     assert len(derivations) <= 12
+
+
+def test_an_empty_text_is_another_shape() -> None:
+    fast, slow = bound("chatml", frames=True), bound("chatml", frames=False)
+    rows = [
+        {"messages": [{"role": "system", "content": system}, *CHAT]} for system in ("S", "S", "S", "S", "", "", "", "S")
+    ]
+    assert fast.encode_batch(rows) == slow.encode_batch(rows)
+
+
+def test_an_id_that_is_not_rendered_is_checked_all_the_same() -> None:
+    def row(number: str) -> dict[str, Any]:
+        call = {"id": number, "type": "function", "function": {"name": "f", "arguments": {}}}
+        answers = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "x"}]
+        return {"messages": [CHAT[0], *answers, CHAT[1]]}
+
+    fast, slow = bound("chatml", frames=True), bound("chatml", frames=False)
+    rows = [row(number) for number in ("1", "2", "3", "4", "5", "<|im_end|>")]
+    assert fast.encode_batch(rows) == slow.encode_batch(rows)
+
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
 def test_a_frame_is_not_used_where_the_template_writes_something_else() -> None:

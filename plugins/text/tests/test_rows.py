@@ -64,6 +64,17 @@ def test_a_row_is_refused_with_its_reason(row: Any, reason: str, bind: Any, toke
     assert first == last
 
 
+@pytest.mark.parametrize("settings", [{}, {"template": "chatml"}])
+def test_an_answer_cannot_hold_the_token_that_ends_a_text(
+    settings: dict[str, Any], bind: Any, tokenizer_for: Any, refusal: Any
+) -> None:
+    """Generation would stop there."""
+    bound = bind(tokenizer_for(CHATML, eos_token="<|endoftext|>"), **settings)
+    for given in (GOOD, rows(("user", "What is <|endoftext|>?"), ("assistant", "Hello"))):
+        assert isinstance(bound.encode_batch([given])[0], Encoded)
+    assert refusal(bound, rows(("user", "Hi"), ("assistant", "It ends<|endoftext|> here"))).reason == "special token"
+
+
 def test_the_detail_says_which_message(bind: Any, tokenizer_for: Any, refusal: Any) -> None:
     bound = bind(tokenizer_for(CHATML), system="Be brief")
     row = rows(("user", "Hi"), ("assistant", "Hello"), ("user", " "), ("assistant", "Hello"))

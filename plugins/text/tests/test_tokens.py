@@ -37,6 +37,25 @@ def test_special_tokens_in_the_text_of_a_user_stay_text(bind: Any, tokenizer_for
     assert evil.input_ids[: len(prompt)] == prompt
 
 
+def test_special_tokens_stay_text_where_a_call_cannot_be_marked(bind: Any, tokenizer_for: Any) -> None:
+    """This template writes arguments as Python does: a mark in them would be an escape."""
+    template = CHATML.replace("function.arguments | tojson", "function.arguments | string")
+    assert template != CHATML
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": "a"}}}
+    messages = [
+        {"role": "user", "content": EVIL},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": EVIL},
+        {"role": "assistant", "content": "Done"},
+    ]
+    tokenizer = tokenizer_for(template)
+    bound = bind(tokenizer)
+    (found,) = bound.encode_batch([{"messages": messages}])
+    prompt = bound.prompt_ids(messages[:-1])
+    assert found.input_ids[: len(prompt)] == prompt
+    assert specials(tokenizer, prompt) == [tokenizer.eos_token_id] * 3
+
+
 @pytest.mark.parametrize("template", [CHATML, LLAMA3])
 def test_no_token_of_a_header_can_come_from_a_tool_or_a_system_message(
     template: str, bind: Any, tokenizer_for: Any
@@ -67,6 +86,20 @@ def test_a_token_that_the_prompt_holds_a_part_of_is_not_supervised(bind: Any, to
     first = next(n for n, label in enumerate(found.labels) if label != -100)
     assert tokenizer.decode(found.input_ids[first - 1 : first + 1]).startswith("\n\n")
     assert found.labels[first - 1] == -100
+
+
+@pytest.mark.parametrize(("opener", "warned"), [("A: ", True), ("A:", False), ("A:\\n", False)])
+def test_a_prompt_whose_end_joins_the_answer_is_warned_of(
+    opener: str, warned: bool, bind: Any, tokenizer_for: Any, caplog: Any
+) -> None:
+    """Byte-level BPE makes one token of a space and the word behind it."""
+    template = """\
+{%- for m in messages %}
+{%- if m.role == 'user' %}{{ 'Q: ' + m.content + '\\n' }}{% else %}{{ 'A: ' + m.content + '<|im_end|>' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ 'A: ' }}{% endif %}"""
+    bind(tokenizer_for(template.replace("A: ", opener)))
+    assert ("keeps prompt and answer apart" in caplog.text) is warned
 
 
 def test_an_end_of_turn_that_takes_the_newline_behind_it_is_supervised(bind: Any, tokenizer_for: Any) -> None:

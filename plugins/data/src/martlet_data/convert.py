@@ -71,8 +71,11 @@ class Converter:
         return self._known[columns]
 
     def _rename(self, row: Row) -> Row:
-        renamed = {new: row[old] for old, new in self.columns.items() if old in row}
-        self.renamed.update(old for old in self.columns if old in row)
+        there = [old for old in self.columns if old in row]
+        renamed = {self.columns[old]: row[old] for old in there}
+        if len(renamed) < len(there):
+            raise RowError("ambiguous columns", f"--columns gives one name to several of {', '.join(there)}")
+        self.renamed.update(there)
         return {name: value for name, value in row.items() if name not in self.columns} | renamed
 
     def _by_layout(self, row: Row) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from martlet.errors import DataError
 
 from .layouts import ROW_COLUMNS
-from .lines import JsonLines, check_text, parse_line
+from .lines import JsonLines, check_text, parse_line, without_repeats
 from .rows import FAULT, Held, Row
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_json(path: str, *, subset: str, split: str, run: Run | None) -> RowTabl
     check_text(file)
     raw = file.read_bytes()
     try:
-        document = json.loads(raw.decode("utf-8-sig"))
+        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=without_repeats)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -47,7 +47,7 @@ def read_json(path: str, *, subset: str, split: str, run: Run | None) -> RowTabl
         raise DataError(f"{file}: no rows are found in it; give an array of objects, or one object a line as .jsonl.")
     if not rows:
         raise DataError(f"{file} is empty; it must hold at least one row.")
-    return Held([_as_row(row) for row in rows])
+    return Held([_as_row(row) for row in rows], range(1, len(rows) + 1))
 
 
 def _rows_of(document: Any) -> list[Any] | None:

@@ -30,7 +30,8 @@ def messages(row: Row) -> Row:
 def sharegpt(row: Row) -> Row:
     """Convert ``{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}``.
 
-    ``{"conversation": [{"human": ..., "assistant": ...}]}`` holds a question and its answer in each item.
+    ``{"conversation": [{"human": ..., "assistant": ...}]}`` holds a question and its answer in each item; the first
+    may have a ``system``.
     """
     name = "conversations" if "conversations" in row else "conversation"
     rest, items = _without(row, name)
@@ -39,8 +40,8 @@ def sharegpt(row: Row) -> Row:
         items = [
             {"role": role, "content": item[key]}
             for item in items
-            for key, role in (("human", "user"), ("assistant", "assistant"))
-            if key in item
+            for key, role in (("system", "system"), ("human", "user"), ("assistant", "assistant"))
+            if item.get(key) or (key in item and key != "system")
         ]
     return messages({**rest, "messages": items})
 

@@ -102,7 +102,16 @@ class JsonLines(Table):
         return [parse_line(data[start:end], number) for (start, end), number in zip(places, numbers, strict=True)]
 
 
-_decode = json.JSONDecoder().decode
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; ``ValueError`` where a key stands in it twice, of which one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in an object")
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=without_repeats).decode
 
 
 def parse_line(line: bytes, number: int) -> Row:

@@ -68,7 +68,7 @@ def _messages(given: Any) -> list[dict[str, Any]]:
             raise RowError("bad messages", f"message {place} is {_kind(item)}, not an object")
         message = _message(item, place)
         role = message["role"]
-        if role == "assistant" and before == "assistant" and _only_calls(message):
+        if role == "assistant" and before == "assistant" and _only_calls(message, messages[-1]):
             last = messages[-1] = dict(messages[-1])
             last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
             continue
@@ -117,8 +117,11 @@ def _says_otherwise(message: dict[str, Any]) -> bool:
     return "tool_calls" in message or (isinstance(thoughts, str) and bool(thoughts.strip()))
 
 
-def _only_calls(message: dict[str, Any]) -> bool:
-    return not message["content"] and "tool_calls" in message
+def _only_calls(message: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Tell whether a message has nothing but calls that ``last``, the one before it, lacks."""
+    if message["content"] or "tool_calls" not in message:
+        return False
+    return all(last.get(key) == value for key, value in message.items() if key not in ("role", "content", "tool_calls"))
 
 
 def _content(content: Any, message: dict[str, Any], place: int) -> str:
@@ -130,7 +133,9 @@ def _content(content: Any, message: dict[str, Any], place: int) -> str:
     if isinstance(content, list):
         parts = []
         for part in content:
-            text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
+            if isinstance(part, str):
+                raise RowError("bad content", f"the content of {where} is a list of texts; keep one, or join them")
+            text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
             if not isinstance(text, str):
                 kind = part.get("type") if isinstance(part, dict) else type(part).__name__
                 raise RowError("bad content", f"{where} has a part of type {kind!r}; only text is supported")

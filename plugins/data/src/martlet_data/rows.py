@@ -57,7 +57,7 @@ class Table(ABC):
 
 
 class Held(Table):
-    """Rows in memory."""
+    """Rows in memory. Without ``lines`` a row may say itself where it is from."""
 
     def __init__(self, rows: list[Row], lines: Sequence[int] | None = None) -> None:
         self.rows, self.lines = rows, lines
@@ -66,8 +66,9 @@ class Held(Table):
         return len(self.rows)
 
     def take(self, indices: Sequence[int]) -> list[Row]:
-        lines = self.lines
-        return [{LINE: lines[k] if lines else k + 1, **self.rows[k]} for k in indices]
+        if self.lines is not None:
+            return [{**self.rows[k], LINE: self.lines[k]} for k in indices]
+        return [{LINE: k + 1, **self.rows[k]} for k in indices]
 
 
 class Joined(Table):

@@ -126,7 +126,7 @@ def _take(table: Any, places: Any, numbers: Any) -> list[Row]:
         if (np.diff(places) != 1).any():
             wanted = pa.py_buffer((places - first).astype(np.int64).tobytes())
             part = part.take(pa.Array.from_buffers(pa.int64(), len(places), [None, wanted]))  # pa.array imports pandas
-        rows = part.to_pylist()
+        rows = _pylist(part)
     except (pa.ArrowException, ValueError):
         rows = [_one(table.slice(place, 1)) for place in places.tolist()]
     for row, number in zip(rows, numbers.tolist(), strict=True):
@@ -134,12 +134,32 @@ def _take(table: Any, places: Any, numbers: Any) -> list[Row]:
     return rows  # type: ignore[no-any-return]
 
 
+def _pylist(part: Any) -> list[Row]:
+    """Return rows as dicts, without the nulls of nested objects.
+
+    Arrow gives every object of a column all keys that any row has there: a null that a row never had would be rendered.
+    """
+    import pyarrow as pa
+
+    rows: list[Row] = part.to_pylist()
+    for name in [field.name for field in part.schema if pa.types.is_nested(field.type)]:
+        for row in rows:
+            row[name] = _without_nulls(row[name])
+    return rows
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
 def _one(part: Any) -> Row:
     import pyarrow as pa
 
     try:
         part.validate(full=True)
-        return part.to_pylist()[0]  # type: ignore[no-any-return]
+        return _pylist(part)[0]
     except (pa.ArrowException, ValueError) as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "malformed row"
         return {FAULT: (reason, str(error).partition("\n")[0])}

@@ -16,7 +16,8 @@ class TemplateArguments:
     either, the template's default applies."""
 
     max_length: int | None = field(default=None, metadata={"ge": 1, "important": True})
-    """Tokens that a row may have. Left out: as many as the tokenizer says its model takes."""
+    """Tokens that a row may have. Left out: as many as the tokenizer says its model takes, else as
+    config.json says."""
 
     truncation_strategy: str = field(default="delete", metadata={"choices": ("delete", "left", "right")})
     """What happens to a row longer than --max_length: delete drops it and counts it in the ledger, left and right cut

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from martlet import Model, Run, UsageError
+from martlet import Run, UsageError
 from martlet.protocols import BoundTemplate
 
 from .args import TemplateArguments
 from .completion import CompletionTemplate
 from .jinja import JinjaTemplate
-from .settings import tokenizer_of
+from .settings import ask_loader, tokenizer_of
 from .vocabulary import name_of
 
 
@@ -28,10 +28,8 @@ class AutoTemplate:
             return CompletionTemplate().bind(processor, run)
         tokenizer = tokenizer_of(processor)
         carried = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
-        families = [spec for spec in run.selected("models") if isinstance(spec, Model)]
-        named = next((family.template for family in families if family.template), "")
         declarative = settings.template_backend != "jinja"
-        if named and (declarative or not carried):
+        if (declarative or not carried) and (named := _named_by_family(run)):
             bound: BoundTemplate = run.get("templates", named).bind(processor, run)
             return bound
         if declarative:
@@ -40,3 +38,9 @@ class AutoTemplate:
                 f"{name_of(tokenizer)}; name one with --template."
             )
         return JinjaTemplate().bind(processor, run)
+
+
+def _named_by_family(run: Run) -> str:
+    """Return the template that the model's family names, or an empty string."""
+    family = ask_loader(run, "facts") or next(iter(run.selected("models")), None)
+    return str(getattr(family, "template", ""))

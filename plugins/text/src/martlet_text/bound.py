@@ -24,8 +24,9 @@ class Laid:
 
     text: str
     blocks: Sequence[Block]
-    verbatim: Sequence[tuple[int, int]] = ()
-    """Ranges that a user wrote and that look like control tokens."""
+    apart: Sequence[tuple[int, int]] = ()
+    """Ranges that become tokens by themselves: control tokens that a user wrote. An empty one is a place that no token
+    crosses: where a prompt ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,7 @@ class Bound(ABC):
 
     def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> list[int]:
         """Tokenise ``prompt``, special tokens in the messages as the plain text that they are."""
-        laid = self._prompt(messages, tools)
-        if laid.verbatim:
-            return self.vocabulary.encode_pieces(laid.text, laid.verbatim).ids
-        ids: list[int] = self.vocabulary.encode([laid.text])[0].ids
+        ids: list[int] = self._tokens(self._prompt(messages, tools)).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -111,12 +109,17 @@ class Bound(ABC):
             raise DataError(f"These messages cannot be made a prompt: {error}.") from None
 
     def _encode(self, laid: list[Laid | Refused]) -> list[Encoded | Refused]:
-        texts = [item.text for item in laid if isinstance(item, Laid)]
+        texts = [item.text for item in laid if isinstance(item, Laid) and not item.apart]
         try:
             encodings = iter(self.vocabulary.encode(texts))
         except Exception:  # a text that is no Unicode spoils the call: find it
             return [self._encode_one(item) for item in laid]
-        return [self._finished(item, next(encodings)) if isinstance(item, Laid) else item for item in laid]
+        return [
+            self._finished(item, next(encodings))
+            if isinstance(item, Laid) and not item.apart
+            else self._encode_one(item)
+            for item in laid
+        ]
 
     def _laid(self, row: Row) -> Laid | Refused:
         try:
@@ -130,13 +133,16 @@ class Bound(ABC):
         if isinstance(laid, Refused):
             return laid
         try:
-            return self._finished(laid, self.vocabulary.encode([laid.text])[0])
+            return self._finished(laid, self._tokens(laid))
         except Exception as error:
             return Refused("bad characters", str(error).partition("\n")[0])
 
+    def _tokens(self, laid: Laid) -> Any:
+        if laid.apart:
+            return self.vocabulary.encode_pieces(laid.text, laid.apart)
+        return self.vocabulary.encode([laid.text])[0]
+
     def _finished(self, laid: Laid, encoding: Any) -> Encoded | Refused:
-        if laid.verbatim:
-            encoding = self.vocabulary.encode_pieces(laid.text, laid.verbatim)
         ids: list[int] = encoding.ids
         labels, weights = token_labels(encoding, ids, laid.text, laid.blocks)
         limit = self.max_length

@@ -43,7 +43,7 @@ class CompletionBound(Bound):
     def lay(self, row: Row) -> Laid:
         conversation, derived = self._rendered(row)
         spans = spans_of(derived, conversation)
-        return Laid(derived.text, self.weights.blocks(conversation, conversation.messages, spans))
+        return Laid(derived.text, self.weights.blocks(conversation, conversation.messages, spans), derived.apart)
 
     def divide(self, row: Row) -> list[Span]:
         conversation, derived = self._rendered(row)
@@ -51,7 +51,8 @@ class CompletionBound(Bound):
 
     def lay_prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
         row = {"messages": [dict(message) for message in messages], "tools": tools}
-        return Laid(self._joined(read(row, self.system, answered=False)).text, ())
+        found = self._joined(read(row, self.system, answered=False))
+        return Laid(found.text, (), found.apart)
 
     def _rendered(self, row: Row) -> tuple[Conversation, Derived]:
         text = row.get("text")
@@ -79,6 +80,8 @@ class CompletionBound(Bound):
             if message["role"] == "assistant":
                 text = content if self.end and content.endswith(self.end) else content + self.end
                 found.regions.append(Region(length, length + len(text), index))
+                if index and conversation.messages[index - 1]["role"] != "assistant":
+                    found.apart.append((length, length))
             else:
                 text = content
                 found.parts.append(Part(length, length + len(text), index))

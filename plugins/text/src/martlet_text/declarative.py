@@ -33,7 +33,9 @@ class Format:
     suffix: str
     separator: str
     trim: bool
-    """Drop white space at both ends of every message."""
+    """Drop white space at both ends of questions and answers."""
+    trim_system: bool
+    """Drop it at both ends of a system message."""
 
 
 def format_of(spec: Template, tokenizer: Any) -> Format:
@@ -72,6 +74,7 @@ def format_of(spec: Template, tokenizer: Any) -> Format:
         suffix=filled(spec.suffix),
         separator=filled(spec.separator),
         trim="{content|trim}" in spec.prompt,
+        trim_system="{system|trim}" in spec.system,
     )
 
 
@@ -106,17 +109,18 @@ class DeclarativeBound(Bound):
         self.takes_system = bool(spec.system)
         self.system = self.format.default_system if system is None else system
         ends = {tokenizer.eos_token, self.vocabulary.trailing(self.format.suffix.rstrip()), *spec.stop_words}
-        self.stop_ids = frozenset(self.vocabulary.ids[token] for token in ends if token in self.vocabulary.ids)
+        ends &= self.vocabulary.ids.keys()
+        self.stop_ids = frozenset(self.vocabulary.ids[token] for token in ends)
         literals = "".join([self.format.prefix, *self.format.system, *self.format.prompt, self.format.suffix])
         used = self.vocabulary.added_in(literals)
         self._control = pattern_of(used | self.vocabulary.special)
-        self._reserved = pattern_of(used)
+        self._reserved = pattern_of(used | ends)
 
     def lay(self, row: Row) -> Laid:
         conversation = read(row, self.system, answered=self.weights.need_answers)
         derived = self._rendered(conversation)
         spans = spans_of(derived, conversation)
-        return Laid(derived.text, self.weights.blocks(conversation, row["messages"], spans), derived.verbatim)
+        return Laid(derived.text, self.weights.blocks(conversation, row["messages"], spans), derived.apart)
 
     def divide(self, row: Row) -> list[Span]:
         conversation = read(row, self.system, answered=self.weights.need_answers)
@@ -128,7 +132,7 @@ class DeclarativeBound(Bound):
         if conversation.messages[-1]["role"] != "user":
             raise RowError("roles out of order", "the last message of a prompt is the user's")
         derived = self._rendered(conversation)
-        return Laid(derived.text, (), derived.verbatim)
+        return Laid(derived.text, (), derived.apart)
 
     def _rendered(self, conversation: Conversation) -> Derived:
         form = self.format
@@ -158,6 +162,7 @@ class DeclarativeBound(Bound):
                 start, _ = write(text, form.suffix)
                 place = (start, length)
                 found.regions.append(Region(*place, index))
+                found.apart.append((start, start))
                 write(form.separator)
             else:
                 what = f"message {conversation.place(index) + 1} is of role {role}"
@@ -167,7 +172,7 @@ class DeclarativeBound(Bound):
                 blank = len(text) - len(text.lstrip())
                 found.parts.append(Part(place[0] + blank, place[0] + blank + len(text.strip()), index))
                 if self._control:
-                    found.verbatim += [(place[0] + m.start(), place[0] + m.end()) for m in self._control.finditer(text)]
+                    found.apart += [(place[0] + m.start(), place[0] + m.end()) for m in self._control.finditer(text)]
         found.text = "".join(pieces)
         return found
 
@@ -179,4 +184,5 @@ class DeclarativeBound(Bound):
             raise RowError("no tools", "this template has no place for tool calls; use --template jinja")
         if message["role"] == "assistant" and self._reserved and (found := self._reserved.search(content)):
             raise RowError("special token", f"message {number} (assistant) holds {found.group()!r}")
-        return content.strip() if self.format.trim else content
+        trimmed = self.format.trim_system if message["role"] in SYSTEM else self.format.trim
+        return content.strip() if trimmed else content

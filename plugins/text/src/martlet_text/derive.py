@@ -52,8 +52,8 @@ class Derived:
     regions: list[Region]
     parts: list[Part] = field(default_factory=list)
     """In the order of the text."""
-    verbatim: list[tuple[int, int]] = field(default_factory=list)
-    """Control tokens that a user wrote."""
+    apart: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges that become tokens by themselves: control tokens that a user wrote, and, empty, the ends of prompts."""
     fields: list[int | None] | None = None
     """Where each text of the messages begins, None for one that is left out; None where not all is known."""
     confirmed: int = 0
@@ -98,7 +98,7 @@ class Derivation:
             text = self._render(conversation.messages, conversation.tools, False)
         except TemplateError as error:
             raise RowError("template refuses", str(error)) from None
-        self._check_unmarked(conversation)
+        self.check_unmarked(conversation)
         marks, hits = self._located(conversation, text)
         proof = _Proof(self, conversation, marks, text, hits)
         found = Derived(text, [])
@@ -109,7 +109,7 @@ class Derivation:
                 found.confirmed += confirmed
         found.parts = _parts(marks, hits, text)
         found.fields = _fields(marks, hits)
-        found.verbatim = self._controls(text, marks, hits)
+        found.apart = self._controls(text, marks, hits)
         return found
 
     def _located(self, conversation: Conversation, text: str) -> tuple[Marks, list[Hit]]:
@@ -160,9 +160,11 @@ class Derivation:
 
     def verbatim(self, conversation: Conversation, text: str, render: Render) -> list[tuple[int, int]]:
         """Return where control tokens stand in a prompt that its messages brought in."""
-        self._check_unmarked(conversation)
-        for plan in PLANS[:2]:
+        self.check_unmarked(conversation)
+        for plan in PLANS:
             marks = Marks(conversation.messages, plan, self._control)
+            if marks.exposed:
+                continue
             if not any(place.kind == "control" for place in marks.places):
                 return []
             found, hits = marks.found_in(render(marks.messages, conversation.tools, True))
@@ -182,7 +184,7 @@ class Derivation:
             raise RowError("special token", "the template changes a special token in the text of a user")
         return found
 
-    def _check_unmarked(self, conversation: Conversation) -> None:
+    def check_unmarked(self, conversation: Conversation) -> None:
         """Refuse control tokens where no marks can be set: in the definitions of tools, in names and keys."""
         for text in unmarked(conversation.messages, conversation.tools) if self._control else ():
             if found := self._control.search(text) if self._control else None:
@@ -276,9 +278,8 @@ class _Proof:
         """Return the length of what stands before a plain answer in its place, or -1 if that is not of the prompt."""
         messages = list(self.conversation.messages)
         messages[index] = {"role": "assistant", "content": "x"}
-        plan = PLANS[0]
         try:
-            marks = Marks(messages, plan, self.owner._control)
+            marks = Marks(messages, self.marks.plan, self.owner._control)
             found = self.owner.marked(marks, len(messages), self.conversation.tools, prompt=False)
         except TemplateError:
             return -1

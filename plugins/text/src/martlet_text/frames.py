@@ -40,7 +40,8 @@ def shape_of(conversation: Conversation) -> tuple[Any, list[str]] | None:
             content = message.get("content")
             if type(content) is str:
                 bare = content.strip()
-                key.append(message["role"] if len(bare) == len(content) else (message["role"], *_ends(content, bare)))
+                whole = 0 < len(bare) == len(content)
+                key.append(message["role"] if whole else (message["role"], *_ends(content, bare)))
                 if bare:
                     texts.append(bare)
                 continue

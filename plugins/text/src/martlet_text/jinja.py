@@ -41,6 +41,13 @@ class JinjaTemplate:
                 f"The chat template of {name_of(tokenizer)} writes nothing behind the last answer, so that answer is "
                 "trained on without an end-of-turn token."
             )
+        if not bound.keeps_prompts():
+            run.warn(
+                f"The chat template of {name_of(tokenizer)} ends a prompt with characters that become other tokens "
+                "once an answer follows: training sees other tokens there than inference, and may miss the first token "
+                "of every answer. Change what the template writes before an answer, or choose a declarative --template "
+                "(chatml, for example), which keeps prompt and answer apart."
+            )
         return bound
 
 
@@ -116,6 +123,17 @@ class JinjaBound(Bound):
                 "transformers than here: training would not see what inference sees. Choose another with --template."
             )
 
+    def keeps_prompts(self) -> bool:
+        """Tell whether a prompt keeps its tokens when an answer follows it."""
+        asked = {"role": "user", "content": QUESTION}
+        try:
+            prompt = self.renderer([asked], None, True)
+        except TemplateError:
+            return True
+        whole = self.renderer([asked, {"role": "assistant", "content": ANSWER}], None, False)
+        before, after = self.vocabulary.encode([prompt, whole])
+        return not whole.startswith(prompt) or after.ids[: len(before.ids)] == before.ids
+
     def lay(self, row: Row) -> Laid:
         conversation = read(row, self.system, answered=self.weights.need_answers)
         found = self._rendered(conversation)
@@ -123,7 +141,7 @@ class JinjaBound(Bound):
             if found.frame.blocks is not None:
                 return Laid(found.text, found.blocks())
             found = found.derived()
-        return Laid(found.text, self._blocks(conversation, row["messages"], found), found.verbatim)
+        return Laid(found.text, self._blocks(conversation, row["messages"], found), found.apart)
 
     def divide(self, row: Row) -> list[Span]:
         conversation = read(row, self.system, answered=self.weights.need_answers)
@@ -161,6 +179,8 @@ class JinjaBound(Bound):
         filled = frame.fill(texts)
         if filled.text != text or (not text.isascii() and PRIVATE.search(text)):
             return self.derivation.derive(conversation)
+        if any(len(message) > 2 for message in conversation.messages):
+            self.derivation.check_unmarked(conversation)  # a shape knows nothing of ids
         frame.uses += 1
         return filled
 

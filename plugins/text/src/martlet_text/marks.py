@@ -35,14 +35,23 @@ class Plan:
     fine: bool = True
     """Mark the texts between tags one by one, else each field as a whole."""
     arguments: bool = True
-    """Mark the strings among the arguments of tool calls; names only where there are none."""
+    """Mark the strings among the arguments of tool calls."""
+    names: bool = False
+    """Mark the names of functions, else only where a message has nothing else to mark."""
     others: bool = True
     """Mark the messages that are not the assistant's too."""
 
 
 _FIELDS = frozenset({"role", "content", "tool_calls", *REASONING})
-PLANS = (Plan(), Plan(fine=False), Plan(arguments=False), Plan(fine=False, arguments=False), Plan(others=False))
-"""From the most telling to the least."""
+PLANS = (
+    Plan(),
+    Plan(fine=False),
+    Plan(arguments=False),
+    Plan(fine=False, arguments=False),
+    Plan(others=False),
+    Plan(arguments=False, names=True),
+)
+"""In the order they are tried. The last is for calls of which a rendering shows the name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,8 @@ class Marks:
 
     def _mark(self, message: int, kind: Kind, text: str) -> str:
         answer = message >= 0 and self._roles[message] == "assistant"
-        skipped = (kind == "argument" and not self.plan.arguments) or (kind == "name" and message not in self._bare)
+        named = self.plan.names or message in self._bare
+        skipped = (kind == "argument" and not self.plan.arguments) or (kind == "name" and not named)
         if not (answer or self.plan.others):
             self.exposed |= bool(self._control and self._control.search(text))
             skipped = True

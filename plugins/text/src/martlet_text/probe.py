@@ -23,7 +23,7 @@ class Facts:
     ends: frozenset[str] | None
     """Tokens that end a turn in the middle of a conversation; None where the template takes only one turn."""
     reserved: re.Pattern[str] | None
-    """Tokens that end or begin a turn: none may stand in an answer."""
+    """Tokens that end or begin a turn, and the one that ends a text: none may stand in an answer."""
     control: re.Pattern[str] | None
     """Tokens that stay text where a user writes them: special ones, and those between the texts of a conversation."""
 
@@ -45,7 +45,8 @@ def probe(renderer: Renderer, vocabulary: Vocabulary) -> Facts:
     beginning = vocabulary.added_in("\n".join(headers))
     control = beginning | vocabulary.added_in("\n".join(prompts)) | vocabulary.special
     ends = {vocabulary.trailing(_written(found)) for found in (twice, called) if found} - {""}
-    return Facts(not tail.strip(), stops, frozenset(ends) or None, pattern_of(beginning | stops), pattern_of(control))
+    reserved = beginning | stops | ({str(renderer.variables.get("eos_token"))} & vocabulary.ids.keys())
+    return Facts(not tail.strip(), stops, frozenset(ends) or None, pattern_of(reserved), pattern_of(control))
 
 
 def _derived(derivation: Derivation, messages: list[dict[str, Any]]) -> Derived | None:

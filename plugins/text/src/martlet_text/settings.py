@@ -20,13 +20,27 @@ def tokenizer_of(processor: Any) -> Any:
 
 
 def limits_of(run: Run, tokenizer: Any) -> Limits:
-    """Return ``--max_length`` (or what the tokenizer says that its model takes) and ``--truncation_strategy``."""
+    """Return ``--max_length`` (or what the model takes, as its tokenizer or else its loader says) and what then."""
     settings = run.config[TemplateArguments]
     length = settings.max_length
     if length is None:
         known = getattr(tokenizer, "model_max_length", None)
-        length = int(known) if known and known < _UNLIMITED else None
+        length = int(known) if known and known < _UNLIMITED else ask_loader(run, "context_length")
     return Limits(length, settings.truncation_strategy)
+
+
+def ask_loader(run: Run, what: str) -> Any:
+    """Return what the model loader says of ``what``, one of its methods: ``facts``, ``context_length``.
+
+    None where there is no loader, where it has no such method, and without ``--model``: a processor may come from
+    elsewhere.
+    """
+    found = run.all("models")
+    ask = getattr(found[0], what, None) if found else None
+    try:
+        return ask(run) if ask else None
+    except UsageError:
+        return None
 
 
 def system_of(run: Run) -> str | None:

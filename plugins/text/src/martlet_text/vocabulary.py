@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from martlet import UsageError
@@ -77,11 +79,11 @@ class Vocabulary:
         found: list[Any] = self.backend.encode_batch(texts, add_special_tokens=False)
         return found
 
-    def encode_pieces(self, text: str, verbatim: Iterable[tuple[int, int]]) -> Pieces:
-        """Encode a text of which some ranges are a user's and hold control tokens: those become ordinary tokens."""
+    def encode_pieces(self, text: str, apart: Iterable[tuple[int, int]]) -> Pieces:
+        """Encode a text of which some ranges become ordinary tokens, even where they hold control tokens."""
         pieces = Pieces()
         last = 0
-        for start, end in [*verbatim, (len(text), len(text))]:
+        for start, end in [*apart, (len(text), len(text))]:
             if start > last:
                 self._extend(pieces, self.backend, text[last:start], last)
             if end > start:
@@ -120,7 +122,8 @@ class Pieces:
         self.offsets: list[tuple[int, int]] = []
 
     def char_to_token(self, position: int) -> int | None:
-        return next((n for n, (start, end) in enumerate(self.offsets) if start <= position < end), None)
+        number = bisect_right(self.offsets, position, key=itemgetter(1))
+        return number if number < len(self.offsets) and self.offsets[number][0] <= position else None
 
     def token_to_chars(self, token: int) -> tuple[int, int]:
         return self.offsets[token]

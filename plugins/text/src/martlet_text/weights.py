@@ -36,8 +36,9 @@ def spans_of(derived: Derived, conversation: Conversation) -> list[Span]:
     marks = [(region.start, region.end, region.message, True) for region in derived.regions]
     others = [part for part in derived.parts if roles[part.message] != "assistant"]
     marks += [(part.start, part.end, part.message, False) for part in others]
+    asked = max((number for number, role in enumerate(roles) if role == "user"), default=-1)
     users = [part.end for part in derived.parts if roles[part.message] == "user"]
-    turn = max(users, default=0)
+    turn = max(users or [region.end for region in derived.regions if region.message < asked], default=0)
     spans: list[Span] = []
     last = 0
     for start, end, message, generated in sorted(marks):
@@ -47,7 +48,8 @@ def spans_of(derived: Derived, conversation: Conversation) -> list[Span]:
             spans.append(Span(derived.text[last:start], "", False, -1, last >= turn))
         place = conversation.place(message)
         role = "system" if roles[message] in SYSTEM else roles[message]
-        spans.append(Span(derived.text[start:end], role, generated, place, start >= turn))
+        late = message > asked if generated else start >= turn
+        spans.append(Span(derived.text[start:end], role, generated, place, late))
         last = end
     if last < len(derived.text):
         spans.append(Span(derived.text[last:], "", False, -1, last >= turn))
@@ -94,6 +96,11 @@ def _overridden(entries: list[Any], conversation: Conversation, spans: Sequence[
     if not conversation.loss:
         return entries
     found = list(entries)
+    shown = {span.message + conversation.added for span in spans if span.message >= 0}
+    for index, wanted in enumerate(conversation.loss):
+        if wanted and index not in shown:
+            number = conversation.place(index) + 1
+            raise RowError("bad loss", f"message {number} has loss true, but where it stands cannot be proven")
     for number, span in enumerate(spans):
         if span.message >= 0:
             wanted = conversation.loss[span.message + conversation.added]
