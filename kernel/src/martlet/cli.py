@@ -215,7 +215,6 @@ def versions() -> str:
 
 def distribution_of(flag: str) -> str:
     """Name the first-party distribution to install for a flag that nothing installed owns, if one is known."""
-    text = resources.files("martlet").joinpath("known_flags.json").read_text("utf-8")
-    owner = json.loads(text).get(flag, "")
+    owner = json.loads((resources.files("martlet") / "known_flags.json").read_text("utf-8")).get(flag, "")
     missing = owner and not any(dist.name == owner for dist in metadata.distributions())
     return f"It belongs to {owner}: pip install {owner}" if missing else ""

@@ -53,10 +53,11 @@ class PluginError(UsageError):
         self.plugin, self.phase, self.__cause__ = plugin, phase, cause
 
 
-def line_of(cause: BaseException) -> str:
-    """Return the innermost line of the plugin, in parentheses: the first one outside the kernel names its folder."""
+def line_of(cause: BaseException, *callers: str) -> str:
+    """Return the innermost line of the plugin, in parentheses: the first outside of ``callers`` names its folder."""
     places = [(os.path.dirname(f.filename), f"{f.filename}:{f.lineno}") for f in extract_tb(cause.__traceback__)]
-    own = [place for place in places if place[0] not in ("", os.path.dirname(__file__)) and "importlib" not in place[0]]
+    callers = ("", *map(os.path.dirname, (__file__, *callers)))
+    own = [place for place in places if place[0] not in callers and "importlib" not in place[0]]
     return next((f" ({place})" for folder, place in reversed(own) if folder == own[0][0]), "")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from martlet import Arguments, Callback, Hub, Model, Template, Tuner, hookimpl
+from martlet import Arguments, Callback, Hub, Model, Template, Tuner, UsageError, hookimpl
 from martlet.protocols import Encoded, LoadedModel, Refused
 
 
@@ -112,7 +112,7 @@ class BoundLines:
         answer = [*self.tokenizer(assistant)["input_ids"], self.tokenizer.eos_token_id]
         ids = prompt + answer
         if self.max_length and len(ids) > self.max_length:
-            return Refused("too_long", f"{len(ids)} tokens")
+            return Refused("too long", f"{len(ids)} tokens")
         labels = list(ids) if self.everything else [-100] * len(prompt) + answer
         weights = [float(row["weight"])] * len(ids) if "weight" in row else None
         extra = {"channel": row["channel"]} if "channel" in row else {}
@@ -142,6 +142,13 @@ class All:
         fast = [p for name, p in model.named_parameters() if name.endswith("norm.weight") and "layers" not in name]
         slow = [p for p in model.parameters() if not any(p is one for one in fast)]
         return [{"params": slow}, {"params": fast, "lr_scale": scale, "weight_decay": 0.0}]
+
+
+class Picky(All):
+    """Find fault with every model."""
+
+    def apply(self, model, run):
+        raise UsageError("--target_modules: the model has no such part.")
 
 
 @dataclass
@@ -228,6 +235,7 @@ def provide_templates():
 
 @hookimpl
 def provide_tuners():
+    yield Tuner("picky", Picky)
     yield Tuner("all", All)
 
 

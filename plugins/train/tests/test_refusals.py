@@ -29,7 +29,7 @@ from martlet import ConfigError, UsageError
         ({"fp16": True}, "--fp16 true needs a GPU"),
         ({"eval_strategy": "steps"}, "give --val_dataset or --split_dataset_ratio"),
         ({"eval_on_start": True}, "give --val_dataset or --split_dataset_ratio"),
-        ({"packing": True}, "--packing_length or --max_length"),
+        ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint nowhere: there is no such folder"),
         ({"packing": True, "packing_length": 99, "group_by_length": True}, "--group_by_length true has no effect"),
         ({"group_by_length": True, "train_dataloader_shuffle": False}, "--train_dataloader_shuffle false"),
         ({"push_to_hub": True}, "--hub_model_id"),

@@ -317,7 +317,7 @@ with Reporter(types.SimpleNamespace(folder=None)) as reporter:
     reporter.on_train_begin(None, state, None)
     for step in (3, 4, 5):
         state.global_step = step
-        reporter.on_step_end(None, state, None)
+        reporter.on_step_end(types.SimpleNamespace(logging_strategy="steps"), state, types.SimpleNamespace())
         reporter.on_log(None, state, None, {"loss": 1.0 / step})
     for _ in range(2):
         reporter.on_prediction_step(None, state, None, eval_dataloader=[1, 2])

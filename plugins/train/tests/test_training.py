@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from martlet import UsageError
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train.checkpoint import follow
 
@@ -151,6 +152,63 @@ def test_dft_is_chosen_by_its_flag_or_its_name(train):
 def test_channel_losses_are_logged(train):
     result = train(max_steps=1, enable_channel_loss=True, remove_unused_columns=False)
     assert logged(result, "loss_odd") and logged(result, "loss_even")
+
+
+def test_the_last_step_is_logged_whole(train):
+    lines = train(max_steps=3, logging_steps=2).folder.joinpath("logging.jsonl").read_text().splitlines()
+    steps = {line["step"]: line for line in map(json.loads, lines) if "loss" in line}
+    assert list(steps) == [1, 2, 3]
+    assert "token_acc" in steps[3]
+
+
+def test_a_pack_is_no_longer_than_it_has_to_be(train):
+    notes = json.loads(train(max_steps=1, packing=True).folder.joinpath("run.json").read_text())["notes"]
+    assert notes["packing"]["capacity"] == 4096
+
+
+def test_it_ends_with_where_the_result_is_and_how_to_talk_to_it(train, caplog):
+    caplog.set_level("INFO", logger="martlet")
+    checkpoint = train(max_steps=1).checkpoint
+    assert caplog.messages[-2:] == [
+        f"The last checkpoint is {checkpoint}",
+        f"To talk to it: martlet infer --model {checkpoint}",
+    ]
+    train(max_steps=1, save_strategy="no")
+    assert caplog.messages[-1].startswith("No checkpoint was written (--save_strategy no)")
+
+
+def test_a_used_folder_is_told(train, caplog):
+    train(max_steps=1, add_version=False)
+    assert "holds an earlier run" not in caplog.text
+    train(max_steps=1, add_version=False)
+    assert "holds an earlier run" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"packing_length": 64}, "--packing_length has no effect here: only --packing true"),
+        ({"eval_steps": 5}, "--eval_steps has no effect here: only --eval_strategy steps"),
+        ({"save_strategy": "epoch", "save_steps": 5}, "--save_steps has no effect here"),
+        ({"packing": True, "packing_length": 64}, ""),
+        ({"save_steps": 5, "logging_steps": 5}, ""),
+    ],
+)
+def test_flags_that_nothing_reads_are_told(prepare, settings, said):
+    warnings = prepare("sft", **settings).record.warnings
+    assert any(text.startswith(said) for text in warnings) if said else warnings == []
+
+
+def test_the_first_row_is_not_shown_where_only_errors_are_wanted(train, capsys):
+    train(max_steps=1, log_level="error")
+    assert "First row" not in capsys.readouterr().err
+
+
+def test_what_a_tuner_refuses_is_known_before_a_row_is_encoded(train, rows):
+    broken = rows.with_name("broken.jsonl")
+    broken.write_text("not a row\n")
+    with pytest.raises(UsageError, match="the model has no such part"):
+        train(max_steps=1, tuner_type="picky", dataset=[str(broken)])
 
 
 def test_a_loss_that_is_no_number_is_reported(train, caplog):

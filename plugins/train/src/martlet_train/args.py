@@ -157,7 +157,8 @@ class TrainArguments:
     packing: bool = field(default=False, metadata={"important": True})
     """Fill batches of one length with whole rows that cannot see one another. Fewer, fuller steps."""
     packing_length: int | None = field(default=None, metadata={"ge": 1})
-    """Tokens in a pack. Default: `--max_length`."""
+    """Tokens in a pack. Default: `--max_length`, else the longest row, but at least 4096 and at most what the model
+    takes."""
     padding_free: bool = False
     """Lay the rows of a batch one behind another instead of padding them; they cannot see one another."""
     loss_type: str | None = field(default=None, metadata={"component": "losses", "unset": "cross_entropy"})

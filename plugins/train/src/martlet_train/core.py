@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .trainer import CoreTrainer
 
 log = logging.getLogger("martlet")
+PACK = 4096
+"""Tokens in a pack where nobody says how many: what models are said to take would not fit into memory."""
 
 
 def fit(run: Run, algorithm: Algorithm) -> TrainResult:
@@ -44,6 +48,9 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
 
     args = training_arguments(run, folder)
     resume = _checkpoint(run)
+    _try_tuner(run, models, resume)
+    if resume is None and (folder / "run.json").exists():
+        run.warn(f"{folder} holds an earlier run: its records are replaced, its checkpoints and links stay.")
     run.open(folder)
     if run.process.rank == 0:
         sweep(folder)
@@ -57,6 +64,7 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
             metrics = _train(trainer)
     checkpoint = trainer.job.checkpoints.last
     _upload(run, checkpoint)
+    _tell_where(run, checkpoint)
     return TrainResult(run.folder or folder, checkpoint, metrics, prepared.ledger.as_dict())
 
 
@@ -70,6 +78,13 @@ def _checkpoint(run: Run) -> Resume | None:
     resume = Resume.open(path, weights_only=flags.resume_only_model, skip=not flags.ignore_data_skip)
     resume.check_tuner(run)
     return resume
+
+
+def _try_tuner(run: Run, models: Any, resume: Resume | None) -> None:
+    """Let the tuner choose on a model without memory: what it refuses should not wait until every row is encoded."""
+    if resume is None and not run.config.is_set("adapters"):
+        with suppress(NotImplementedError, RuntimeError):  # what cannot be done without weights
+            run.one(Tuner).apply(models.skeleton(run), run)
 
 
 def _model(run: Run, models: Any, resume: Resume | None) -> tuple[LoadedModel, nn.Module]:
@@ -169,9 +184,8 @@ class Setup:
         rows, flags = self.prepared.train, self.flags
         packs = None
         if self.ours.packing:
-            capacity = self.ours.packing_length or self.template.max_length
-            if capacity is None:
-                raise UsageError("--packing true needs --packing_length or --max_length: how long may a pack be?")
+            roomy = max(PACK, int(rows.lengths.max()))
+            capacity = self.ours.packing_length or min(roomy, self.template.max_length or roomy)
             packs = pack(rows.lengths, capacity)
             log.info("%s rows fill %s packs of %s to %.1f%%.", len(rows), len(packs), capacity, 100 * packs.fill)
             self.run.note("packing", {"packs": len(packs), "capacity": capacity, "fill": round(packs.fill, 4)})
@@ -274,7 +288,7 @@ class Setup:
         """Show a person the first row as the model will see it, and how much there is to do."""
         from .preview import show_sample
 
-        if self.run.process.rank == 0:
+        if self.run.process.rank == 0 and log.isEnabledFor(logging.INFO):
             show_sample(self.prepared.train[0], self.loaded.processor)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.model.parameters())
@@ -315,6 +329,19 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     trainer.save_last()
     trainer.raise_if_interrupted()
     return trainer.final_metrics()
+
+
+def _tell_where(run: Run, checkpoint: Path | None) -> None:
+    if run.process.rank != 0:
+        return
+    if checkpoint is None:
+        log.warning("No checkpoint was written (--save_strategy no); the log is in %s.", run.folder)
+        return
+    log.info("The last checkpoint is %s", checkpoint)
+    for file, flag in (("adapter_config.json", "adapters"), ("config.json", "model")):
+        if (checkpoint / file).exists():
+            log.info("To talk to it: martlet infer --%s %s", flag, shlex.quote(str(checkpoint)))
+            return
 
 
 def _path(text: str | None) -> Path | None:

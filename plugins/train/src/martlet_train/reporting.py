@@ -95,6 +95,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps and args.logging_strategy == "steps":
+            control.should_log = True
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 

@@ -55,6 +55,7 @@ def choose_trainer(config: Config) -> Iterable[Choice]:
         yield "dataloader_num_workers", workers, "on Windows" if windows else "prepares batches while the model works"
     if config.value("dataloader_prefetch_factor") is None and workers:
         yield "dataloader_prefetch_factor", 2, "there are data workers"
+    config.warnings += _without_effect(config)
 
 
 def _choose_training(config: Config) -> Iterable[Choice]:
@@ -97,6 +98,23 @@ def choose_train(config: Config) -> Iterable[Choice]:
         yield "loss_type", "dft", "--enable_dft_loss true"
 
 
+def _without_effect(config: Config) -> Iterable[str]:
+    """Say which flags of this command line are not read, and because of which other one."""
+    value = config.value
+    readers = {
+        "packing_length": (_value(config, "packing"), "--packing true"),
+        "eval_steps": (value("eval_strategy") == "steps", "--eval_strategy steps, and rows to evaluate on,"),
+        "eval_delay": (value("eval_strategy") != "no", "an evaluation"),
+        "per_device_eval_batch_size": (value("eval_strategy") != "no" or value("eval_on_start"), "an evaluation"),
+        "save_steps": (value("save_strategy") == "steps" or value("eval_strategy") == "steps", "--save_strategy steps"),
+        "logging_steps": (value("logging_strategy") == "steps", "--logging_strategy steps"),
+        "gradient_checkpointing_kwargs": (value("gradient_checkpointing"), "--gradient_checkpointing true"),
+    }
+    for name, (read, reader) in readers.items():
+        if not read and config.is_set(name) and config.origin(name).source != "args.json":
+            yield f"--{name} has no effect here: only {reader} reads it."
+
+
 def check(config: Config) -> None:
     """Raise ``ConfigError`` for settings that contradict one another, before anything is loaded."""
     if TrainerArguments not in config or TrainArguments not in config:
@@ -123,6 +141,10 @@ def check(config: Config) -> None:
             "--resume_only_model and --ignore_data_skip belong to --resume_from_checkpoint, which is not given.",
         ),
         (loop.push_to_hub and not loop.hub_model_id, "--push_to_hub true needs --hub_model_id owner/name."),
+        (
+            loop.resume_from_checkpoint and not os.path.exists(loop.resume_from_checkpoint),
+            f"--resume_from_checkpoint {loop.resume_from_checkpoint}: there is no such folder.",
+        ),
         (
             train.loss_type not in (None, "dft") and loop.enable_dft_loss,
             f"--enable_dft_loss true and --loss_type {train.loss_type} each name a loss; choose one.",

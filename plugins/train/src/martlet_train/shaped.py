@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from martlet import MartletError
+from martlet.errors import line_of
 
 EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
 
@@ -31,8 +32,8 @@ def _guarded(method: Callable[..., Any], name: str, event: str) -> Callable[...,
         except MartletError:
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise MartletError(f"Callback {name} failed in {event} ({what}); --debug shows where.") from error
+            what = f"{type(error).__name__}: {error}{line_of(error, __file__)}"
+            raise MartletError(f"Callback {name} failed in {event}: {what}.") from error
 
     return call
 

@@ -135,7 +135,8 @@ class CoreTrainer(Trainer):
         if self.args.logging_strategy != "steps":
             return self.args.logging_strategy == "epoch"
         step = self.state.global_step + 1
-        return step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+        chosen = step % self.state.logging_steps == 0 or step == self.state.max_steps
+        return chosen or (step == 1 and self.args.logging_first_step)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Give the tuner's parameter groups their own learning rates."""
@@ -160,6 +161,7 @@ class CoreTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what was measured, and warn of a loss that is no number."""
+        logs.pop("train_samples_per_second", None)  # upstream counts every step as full
         if "train_loss" in logs:  # upstream divides the loss of all steps by those since it was resumed
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step - self._first_step(), 1)
         if "loss" in logs:
