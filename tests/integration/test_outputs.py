@@ -206,3 +206,15 @@ def test_by_default_it_is_named_after_the_model(typed, tiny_model, rows, tmp_pat
     assert typed("sft", *words_of(settings)).code == 0
     (folder,) = (tmp_path / "output" / tiny_model.name).iterdir()
     assert newest(folder).name == "checkpoint-1" and (folder / "last").is_symlink()
+
+
+def test_flags_that_an_adapter_decides_are_told_where_training_goes_on_with_it(typed, tiny_model, rows, tmp_path):
+    base = {**QUICK, "model": tiny_model, "dataset": rows, "max_steps": 1}
+    assert typed("sft", *words_of({**base, "output_dir": tmp_path / "one"})).code == 0
+    again = {**base, "output_dir": tmp_path / "two", "adapters": newest(tmp_path / "one")}
+    done = typed("sft", *words_of({**again, "lora_rank": 4, "lorap_lr_ratio": 2}))
+    assert done.code == 0, done.err
+    warnings = record(tmp_path / "two")["warnings"]
+    assert [text for text in warnings if "has no effect" in text] == [
+        f"--lora_rank has no effect: training goes on with the adapter in {newest(tmp_path / 'one')} as it is."
+    ]

@@ -139,7 +139,7 @@ class Template(Spec):
     prompt: str = ""
     """One user turn, up to where the model starts to write."""
     separator: str = ""
-    """Between an answer's end-of-turn token and the next turn."""
+    """Behind every answer's end-of-turn text, the last answer's too; not trained on."""
     suffix: str = ""
     """The end-of-turn text that the model writes."""
     stop_words: tuple[str, ...] = ()

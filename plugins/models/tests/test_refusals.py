@@ -204,6 +204,21 @@ def test_the_check_imports_no_torch(tmp_path):
     assert done.stdout.split() == ["UsageError", "False", "False"]
 
 
+def test_an_adapter_that_is_not_there_is_blamed_and_not_the_model(refused, tmp_path):
+    for text in ("nope", str(tmp_path / "nope")):
+        refused(UsageError, rf"^--adapters {text}: there is no such folder", adapters=[text])
+
+
+def test_an_adapter_without_its_model_is_blamed(refused, tmp_path):
+    refused(UsageError, "--adapters .*does not say which model it belongs to", adapters=[str(tmp_path)])
+
+
+def test_the_folder_of_a_run_leads_to_its_last_checkpoint(refused, tiny_model, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "last").mkdir()
+    refused(UsageError, f"last checkpoint is {tmp_path / 'last'}$", model=str(tiny_model), adapters=[str(tmp_path)])
+
+
 @given(st.text(min_size=1, max_size=30))
 def test_any_text_is_a_folder_an_id_or_a_usage_error(text):
     if source.local(text) is None:

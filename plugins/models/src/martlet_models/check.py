@@ -31,8 +31,7 @@ def check_settings(settings: ModelArguments, command: Command, recorded: str = "
     if settings.tuner_backend != "peft":
         raise ConfigError(f"--tuner_backend {settings.tuner_backend}: no installed plugin provides it; use peft.")
     for entry in settings.adapters:
-        _, text = split_name(entry)
-        source.check(text, "--adapters")
+        _check_adapter(split_name(entry)[1], alone=settings.model is None)
     if settings.model is None:
         raise UsageError("--model is missing: name a model folder, or the id of a model on a hub.")
     try:
@@ -44,6 +43,19 @@ def check_settings(settings: ModelArguments, command: Command, recorded: str = "
         read_config(folder)
         if not set(command.roles) <= WITHOUT_WEIGHTS:
             check_weights(folder)
+
+
+def _check_adapter(text: str, *, alone: bool) -> None:
+    """Refuse what is no adapter. ``alone``: neither the user nor the adapter names the model it belongs to."""
+    folder = source.check(text, "--adapters")
+    if folder is not None and (folder / "run.json").is_file() and (folder / "last").is_dir():
+        raise UsageError(f"--adapters {text}: this is the folder of a run; its last checkpoint is {folder / 'last'}")
+    if not alone:
+        return
+    if folder is None:
+        hint = "If it is the id of an adapter on a hub, name its model with --model."
+        raise UsageError(f"--adapters {text}: there is no such folder.{source.near(text)} {hint}")
+    raise UsageError(f"--adapters {text}: it does not say which model it belongs to; name that with --model.")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

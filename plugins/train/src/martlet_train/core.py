@@ -100,8 +100,18 @@ def _model(run: Run, models: Any, resume: Resume | None) -> tuple[LoadedModel, n
         name, path = loaded.adapters[0]
         if len(loaded.adapters) > 1:
             raise UsageError("--adapters: training continues one adapter; name one.")
+        _tell_unread(run, tuner, path)
         return loaded, tuner.load(loaded.model, path, trainable=True, name=name)
     return loaded, tuner.apply(loaded.model, run)
+
+
+def _tell_unread(run: Run, tuner: Any, adapter: Path) -> None:
+    """Warn of flags by which something else would be trained than the adapter that training goes on with."""
+    read = getattr(tuner, "read_on_load", ())
+    for flag, _, origin in run.config:
+        mine = "tuner" in flag.group.roles and flag.name not in read
+        if mine and origin.given and origin.source != "args.json":
+            run.warn(f"--{flag.name} has no effect: training goes on with the adapter in {adapter} as it is.")
 
 
 @dataclass

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 class LoraTuner:
     """Small matrices beside frozen weights, in PEFT's format (adapter_model.safetensors, adapter_config.json)."""
 
+    read_on_load = frozenset({"lorap_lr_ratio"})
+    """Flags that count for a loaded adapter as well; the others are what its folder says."""
+
     def apply(self, model: nn.Module, run: Run) -> nn.Module:
         """Add adapters where the flags say and freeze the rest; return PEFT's model around ``model``.
 
