@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ def provide_commands():
         ("return {'a': 1}", 0),
         ("raise DataError('row 3 is empty')", 1),
         ("raise UsageError('--x is wrong')", 2),
+        ("raise KeyError('bird')", 1),
         ("raise KeyboardInterrupt", 130),
     ],
 )
@@ -40,6 +42,13 @@ def test_exit_codes(cli, plugin, end, code):
 def test_an_error_is_one_sentence_without_a_traceback(cli, plugin):
     result = cli("end", "--external_plugins", plugin("ending", ENDING.format(end="raise DataError('row 3 is empty.')")))
     assert (result.out, result.err) == ("", "error: row 3 is empty.\n")
+
+
+def test_an_accident_is_one_sentence_with_its_place(cli, plugin):
+    path = plugin("ending", ENDING.format(end="raise KeyError('bird')"))
+    line = 1 + Path(path).read_text().splitlines().index("    raise KeyError('bird')")
+    assert cli("end", "--external_plugins", path).err == f"error: KeyError: 'bird' ({path}:{line})\n"
+    assert "Traceback" in cli("end", "--external_plugins", path, "--debug").err
 
 
 @pytest.mark.parametrize("words", [["--debug"], ["--debug", "true"], ["--debug=true"]])

@@ -124,6 +124,12 @@ def test_a_group_may_only_choose_for_its_own_flags(plugin):
         martlet.prepare("pour", external_plugins=[plugin("greedy", source)])
 
 
+def test_a_choice_that_fails_names_its_plugin(refused, plugin):
+    source = COMMAND.replace('roles=("pour",))\n\n', 'roles=("pour",), resolve=lambda config: 1 / 0)\n\n', 1)
+    said = refused("pour", "--external_plugins", plugin("greedy", source))
+    assert "plugin 'greedy' failed while choosing settings of group 'pour': ZeroDivisionError" in said
+
+
 def test_is_set_tells_what_the_user_gave(demo, checkpoint):
     folder = str(checkpoint(steps=3))
     run = martlet.prepare("demo", external_plugins=[demo], loss="steep", checkpoint=folder, load_args=True)

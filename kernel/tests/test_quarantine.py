@@ -129,6 +129,14 @@ def test_a_group_without_a_default_names_plugin_and_field(site, refused):
     assert "'broken'" in said and "depth" in said
 
 
+def test_a_flag_that_selects_from_no_kind_is_the_fault_of_its_plugin(site, refused):
+    source = COMMAND.format(target="acme_broken:Group", role="pour")
+    source += "\nfrom dataclasses import dataclass, field\n@dataclass\nclass Group:\n"
+    site.install("broken", source + '    way: str = field(default="x", metadata={"component": "zorps"})\n')
+    said = refused("pour")
+    assert "'broken'" in said and "'zorps'" in said
+
+
 def test_a_broken_group_for_every_command_stops_no_command(site, cli):
     site.install("broken", COMMAND.format(target="acme_missing.args:Missing", role="base"))
     site.install("fine", COMMAND.replace('"pour"', '"fill"').format(target="builtins:object", role="none"))

@@ -80,3 +80,31 @@ def test_a_plugin_that_did_not_load_is_not_handed_to_child_processes(demo, plugi
         martlet.prepare("demo", external_plugins=[demo, broken])
     listed = os.environ["MARTLET_EXTERNAL_PLUGINS"].split(os.pathsep)
     assert demo in listed and str(broken) not in listed
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_draft(python, demo, tmp_path):
+    program = """
+        import os, resource, signal, sys
+        from martlet.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # no file may be longer, as on a full disk
+        sys.exit(main(["demo", "--external_plugins", sys.argv[1], "--folder", "out"]))
+    """
+    done = python(program, demo)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_name_that_is_no_unicode_is_recorded(demo, tmp_path):
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    martlet.run("demo", external_plugins=[demo], folder=str(tmp_path), label=name)
+    assert json.loads((tmp_path / "args.json").read_text())["label"] == "caf\udce9.jsonl"
+    assert (tmp_path / "run.json").read_bytes().decode("utf-8")
+
+
+def test_a_rank_without_a_world_is_the_only_process(demo, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "5")
+    martlet.run("demo", external_plugins=[demo], folder=str(tmp_path))
+    assert json.loads((tmp_path / "run.json").read_text())["world_size"] == 1

@@ -274,3 +274,8 @@ def test_a_file_is_the_same_settings_as_words(demo, file, cli):
     by_code = martlet.run("demo", external_plugins=[demo], **code)
     values = [{name: row["value"] for name, row in found.items()} for found in (by_file, by_words, by_code)]
     assert values[0] == values[1] == values[2]
+
+
+def test_two_spellings_of_one_flag_are_refused(refused, demo, file):
+    said = refused("demo", "--external_plugins", demo, "--config", file("out-put: 1\nout_put: 2\n"))
+    assert "run.yaml:2" in said and "'out_put' stands twice" in said

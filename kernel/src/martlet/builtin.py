@@ -13,7 +13,7 @@ LEVELS = ("debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERRO
 
 @dataclass
 class BaseArguments:
-    seed: int = field(default=42, metadata={"ge": 0})
+    seed: int = field(default=42, metadata={"ge": 0, "le": 2**32 - 1})
     """Seed of everything random in the run but the order of the data (data_seed)."""
     load_args: bool = False
     """Read model, template and tuner settings from the args.json of the checkpoint that is named."""

@@ -18,7 +18,7 @@ from typing import Any
 from . import external_plugins as external
 from .builtin import BaseArguments
 from .config import Flag, environment, flags_of, owner_of, resolve
-from .errors import ConfigError, MartletError, UnknownComponent, UsageError, suggest
+from .errors import ConfigError, MartletError, UnknownComponent, UsageError, suggest, told
 from .fields import describe, fields_of, parse
 from .hookspecs import PROJECT
 from .manager import KERNEL, PluginManager
@@ -51,17 +51,17 @@ def main(argv: Sequence[str]) -> int:
             return result if isinstance(result, int) and not isinstance(result, bool) else 0
         print(versions() if words[:1] == ["--version"] else overview(load_plugins(first_flags(words))[0]))
         return 0
-    except MartletError as error:
-        if _debugging(words):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt as error:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
         return 143 if str(error) == "SIGTERM" else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        if _debugging(words):
+            traceback.print_exc()
+        print(f"error: {told(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, MartletError) else 1
 
 
 def first_flags(words: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +86,6 @@ def load_plugins(given: Mapping[str, Any]) -> tuple[PluginManager, Raw]:
     layer: Raw = {}
     for path in (Path(name).expanduser() for name in first.get("config", ())):
         for key, (value, line) in read_yaml(path).items():
-            key = key.replace("-", "_")
             if key in ("config", "debug"):
                 raise ConfigError(f"{path}:{line}: {key!r} belongs on the command line.")
             if key in FIRST:

@@ -14,7 +14,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .errors import AmbiguousComponent, UnknownComponent, UsageError, suggest
+from .errors import AmbiguousComponent, UnknownComponent, UsageError, blame, suggest
 from .fields import Field, fields_of, parse
 from .manager import PluginManager, kinds
 from .sources import Origin, Raw, read_args_json, relative_to
@@ -119,7 +119,7 @@ def flags_of(command: Command, manager: PluginManager) -> list[Flag]:
             if {"base", *command.roles} & set(spec.roles):
                 mine = plugin == owner_of(command, manager)
                 with manager.guard(manager.plugins[plugin], f"reading its group {spec.name!r}", fatal=mine):
-                    fields = fields_of(load(manager.target(spec)))
+                    fields = [f for f in fields_of(load(manager.target(spec))) if not f.kind or kinds(f.kind)]
                     found += [Flag(f.name, f"{spec.name}.{f.name}", f, spec, plugin) for f in fields]
         manager.flags[command.roles] = found
     return list(manager.flags[command.roles])
@@ -213,15 +213,14 @@ def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
 
 def _choose(config: Config) -> None:
     """Let owners of flags that are still None choose, and keep their reason."""
-    for spec in dict.fromkeys(flag.group for flag in config.flags):
-        if spec.resolve is None:
-            continue
-        for name, value, reason in load(spec.resolve)(config):
-            flag = config.flag(name)
-            if flag.group is not spec:
-                raise UsageError(f"group {spec.name!r} chose --{name}, which it does not own.")
-            config.values[flag.key], config.origins[flag.key] = value, Origin("chosen", reason)
-            config._groups.pop(flag.field.owner, None)
+    for spec, plugin in dict.fromkeys((flag.group, flag.plugin) for flag in config.flags):
+        with blame(plugin, f"choosing settings of group {spec.name!r}"):
+            for name, value, reason in load(spec.resolve)(config) if spec.resolve else ():
+                flag = config.flag(name)
+                if flag.group is not spec:
+                    raise UsageError(f"group {spec.name!r} chose --{name}, which it does not own.")
+                config.values[flag.key], config.origins[flag.key] = value, Origin("chosen", reason)
+                config._groups.pop(flag.field.owner, None)
 
 
 def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Selected]]:

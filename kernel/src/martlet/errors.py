@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from traceback import extract_tb
 
 
@@ -48,9 +49,13 @@ class PluginError(UsageError):
     """A plugin broke its contract; ``plugin`` and ``phase`` say which and when."""
 
     def __init__(self, plugin: str, phase: str, cause: BaseException) -> None:
-        detail = str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}{line_of(cause)}"
-        super().__init__(f"plugin {plugin!r} failed while {phase}: {detail}")
+        super().__init__(f"plugin {plugin!r} failed while {phase}: {told(cause)}")
         self.plugin, self.phase, self.__cause__ = plugin, phase, cause
+
+
+def told(cause: BaseException) -> str:
+    """Return an error as a sentence: our own as it is, an accident with its type and place."""
+    return str(cause) if isinstance(cause, MartletError) else f"{type(cause).__name__}: {cause}{line_of(cause)}"
 
 
 def line_of(cause: BaseException, *callers: str) -> str:
@@ -59,6 +64,17 @@ def line_of(cause: BaseException, *callers: str) -> str:
     callers = ("", *map(os.path.dirname, (__file__, *callers)))
     own = [place for place in places if place[0] not in callers and "importlib" not in place[0]]
     return next((f" ({place})" for folder, place in reversed(own) if folder == own[0][0]), "")
+
+
+@contextmanager
+def blame(plugin: str, phase: str) -> Iterator[None]:
+    """Turn an accident into a ``PluginError`` that names the plugin; let our own errors through."""
+    try:
+        yield
+    except MartletError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(plugin, phase, error) from error
 
 
 def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:

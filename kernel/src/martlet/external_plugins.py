@@ -20,8 +20,7 @@ from .errors import UsageError
 
 PACKAGE = "martlet.external"
 VARIABLE = "MARTLET_EXTERNAL_PLUGINS"
-loaded: dict[str, str] = {}
-"""Module name -> SHA-256 of what was loaded."""
+loaded: dict[str, str] = {}  # module name -> SHA-256 of what was loaded
 
 
 def references() -> list[str]:

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import operator
 import os
 import textwrap
 import types
@@ -158,9 +159,8 @@ def _check_item(field: Field, item: Any, where: str) -> None:
         raise UsageError(f"{where}: {item!r} is not one of {', '.join(choices)}. {hint}".strip())
     if isinstance(item, bool) or not isinstance(item, int | float):
         return
-    compare = {"ge": item.__ge__, "gt": item.__gt__, "le": item.__le__, "lt": item.__lt__}
     for key, (words, _) in BOUNDS.items():
-        if key in field.metadata and compare[key](field.metadata[key]) is not True:
+        if key in field.metadata and not getattr(operator, key)(item, field.metadata[key]):
             raise UsageError(f"{where}: {item} is out of range; it must be {words} {field.metadata[key]}.")
 
 

@@ -45,8 +45,7 @@ class PluginManager:
         self.strict = strict
         self.disabled = set(disabled)
         self.plugins: dict[str, Plugin] = {}
-        self.flags: dict[tuple[str, ...], Any] = {}
-        """What ``config.flags_of`` found, by roles."""
+        self.flags: dict[tuple[str, ...], Any] = {}  # what ``config.flags_of`` found, by roles
         self._specs: dict[str, list[tuple[str, Spec]]] = {}
 
     def load_installed(self) -> None:

@@ -13,16 +13,13 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class Span:
-    """A piece of a rendered conversation, all of which spans cover. ``generated``: the model itself writes it.
-
-    ``message``: index in ``messages``, or -1. ``last_round``: it stands after the last user message.
-    """
+    """A piece of a rendered conversation, all of which spans cover. ``generated``: the model itself writes it."""
 
     text: str
     role: str
     generated: bool
-    message: int = -1
-    last_round: bool = False
+    message: int = -1  # index in ``messages``, or -1
+    last_round: bool = False  # it stands after the last user message
 
 
 @dataclass(slots=True)

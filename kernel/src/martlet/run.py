@@ -9,8 +9,7 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config, Selected
-from .errors import MartletError, PluginError, UsageError
+from .errors import MartletError, UsageError, blame
 from .manager import PluginManager, kinds
 from .sources import Origin, relative_to
 from .specs import KINDS, Spec
@@ -33,14 +32,13 @@ class Process:
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
-    kind: str = "main"
-    """``main``, ``rank``, ``data worker`` or ``engine worker``."""
+    kind: str = "main"  # or "rank", "data worker", "engine worker"
 
     @classmethod
     def current(cls) -> Process:
         """Read the variables that torchrun sets."""
         rank, local, world = (int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-        return cls(rank, local, max(world, 1), "rank" if world > 1 else "main")
+        return cls(rank, local, world, "rank") if world > 1 else cls()
 
 
 class Record:
@@ -110,19 +108,13 @@ class Record:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
-@contextmanager
-def blame(plugin: str, phase: str) -> Iterator[None]:
-    """Turn an accident into a ``PluginError`` that names the plugin; let our own errors through."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
     try:
-        yield
-    except MartletError:
-        raise
-    except Exception as error:
-        raise PluginError(plugin, phase, error) from error
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file name may hold any byte
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise MartletError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
 def notify(hooks: list[Callable[..., None]], facts: Mapping[str, Any], worker_id: int = 0) -> None:
@@ -141,8 +133,7 @@ class Run:
 
     def __init__(self, config: Config, words: list[str] | None = None, process: Process | None = None) -> None:
         self.config = config
-        self.words = words or []
-        """What followed the command, for commands with ``raw=True``."""
+        self.words = words or []  # what followed the command, for commands with ``raw=True``
         self.process = process or Process.current()
         self.manager: PluginManager = config.manager
         self.command: str = config.command.name
@@ -152,8 +143,7 @@ class Run:
         if not self.logger.handlers:
             self.logger.addHandler(_StandardError())
             self.logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        self.folder: Path | None = None
-        """The output folder, once ``open`` was called."""
+        self.folder: Path | None = None  # the output folder, once ``open`` was called
         self.record = Record(config, self.process)
         self._built: dict[tuple[str, str, str], Any] = {}
         for text in config.warnings:
@@ -247,8 +237,8 @@ class Run:
             error = caught
             raise
         finally:
-            self.record.end(error)
             try:
+                self.record.end(error)
                 self.emit("on_run_end", run=self, error=error)
             except MartletError as late:
                 if error is None:

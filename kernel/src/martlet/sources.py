@@ -31,8 +31,7 @@ class Origin:
         return self.source in ("args.json", "config", "environment", "command line", "code")
 
 
-Raw = dict[str, tuple[Any, Origin]]
-"""Flag to the value as it was written, and where."""
+Raw = dict[str, tuple[Any, Origin]]  # flag to the value as it was written, and where
 
 
 def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
@@ -53,7 +52,8 @@ def read_yaml(path: Path) -> dict[str, tuple[Any, int]]:
         loader.flatten_mapping(node)
         found: dict[str, tuple[Any, int]] = {}
         for key_node, value_node in node.value:
-            key, line = str(loader.construct_object(key_node, deep=True)), key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            key = str(loader.construct_object(key_node, deep=True)).replace("-", "_")
             if key in found:
                 raise ConfigError(f"{path}:{line}: {key!r} stands twice (first in line {found[key][1]}); remove one.")
             found[key] = (loader.construct_object(value_node, deep=True), line)
@@ -97,10 +97,10 @@ def split_reference(value: str, exists: Callable[[str], bool]) -> tuple[str, str
 
 def read_args_json(folder: Path) -> Mapping[str, Any]:
     """Return the settings recorded beside a checkpoint, or in the run folder above it; {} where there are none."""
-    file = next((place / "args.json" for place in (folder, folder.parent) if (place / "args.json").is_file()), None)
-    if file is None:
-        return {}
+    file = folder / "args.json"
     try:
+        if not file.is_file() and not (file := folder.parent / "args.json").is_file():
+            return {}
         values = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it does not hold an object")

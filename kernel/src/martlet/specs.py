@@ -221,4 +221,3 @@ class Hub(Spec):
 
 
 KINDS: dict[str, type[Spec]] = {cls.kind: cls for cls in Spec.__subclasses__()}
-"""Every kind by its plural name."""
