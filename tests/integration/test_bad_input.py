@@ -225,7 +225,7 @@ CASES: dict[str, Case] = {
     "plugin named like an installed one": plugin(LOSS, "--external_plugins", "'text'", "rename", name="text.py"),
     "loss that raises": (
         plugin(LOSS.replace("len", "lambda logits, labels: 1 / 0"), loss_type="night")[0],
-        *(1, ("--loss_type night", "ZeroDivisionError", "--debug")),
+        *(1, ("--loss_type night", "ZeroDivisionError", "moth.py:5")),
     ),
     "loss of the wrong shape": plugin(
         LOSS.replace("len", "lambda logits, labels: logits.sum()"), "--loss_type night", "one number", loss_type="night"
@@ -234,7 +234,7 @@ CASES: dict[str, Case] = {
     "file in the way of the output": flag(2, "--output_dir", "rows.jsonl is not a folder", output_dir="rows.jsonl"),
     "output below a file": flag(2, "--output_dir", "rows.jsonl is not a folder", output_dir="rows.jsonl/deep"),
     "output where nobody can write": flag(2, "--output_dir", "cannot be written", output_dir="/proc/martlet"),
-    "no such checkpoint": flag(1, "checkpoint-9", "--resume_from_checkpoint", resume_from_checkpoint="checkpoint-9"),
+    "no such checkpoint": flag(2, "checkpoint-9", "--resume_from_checkpoint", resume_from_checkpoint="checkpoint-9"),
     "adapter folder that is missing": (
         lambda bench: ["infer", "--adapters", "./checkpoint-9"],
         *(2, ("--adapters ./checkpoint-9", "no such folder")),
