@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import re
 import runpy
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_jobs import Done
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -16,6 +19,12 @@ PAGES = [
     "docs/how-to/loss.md",
     "docs/how-to/dataset.md",
     "docs/how-to/callback.md",
+    "docs/how-to/template.md",
+    "docs/how-to/tuner.md",
+    "docs/how-to/configure.md",
+    "docs/how-to/talk.md",
+    "docs/how-to/evaluate.md",
+    "docs/how-to/packing.md",
     "docs/plugins/smallest.md",
     "docs/plugins/package.md",
     "docs/tutorials/first-fine-tune.md",
@@ -32,28 +41,40 @@ RUN = re.compile(r"v0-\d{8}-\d{6}")
 def desk(tmp_path, tiny_model, monkeypatch):
     """Return the working folder of a reader, with a model under every name that the pages use."""
     (tmp_path / "Qwen").mkdir()
-    for name in ("model", "base", "Qwen/Qwen3-0.6B"):
+    (tmp_path / "martlet-quickstart/full/v0-20260101-120000").mkdir(parents=True)
+    for name in ("model", "base", "Qwen/Qwen3-0.6B", "martlet-quickstart/full/v0-20260101-120000/last"):
         (tmp_path / name).symlink_to(tiny_model)
     (tmp_path / "rows.jsonl").write_text(ROWS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     return tmp_path
 
 
 def commands(text: str) -> list[str]:
     lines = [" ".join(shlex.split(line, comments=True)) for line in text.splitlines()]
-    return [line for line in lines if line.startswith("martlet ") and line not in SLOW]
+    return [line for line in lines if re.match(r"([A-Z_]+=\S+ )*martlet ", line) and line not in SLOW]
+
+
+def type_line(line: str, typed: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> Done:
+    """Do what a shell does with `NAME=value martlet ... * ... < FILE`."""
+    before, _, rest = line.partition("martlet ")
+    line, _, asked = rest.partition(" < ")
+    words = [found for word in shlex.split(line) for found in (sorted(glob.glob(word)) if "*" in word else [word])]
+    with monkeypatch.context() as shell:
+        for setting in before.split():
+            shell.setenv(*setting.split("=", 1))
+        shell.setattr("sys.stdin", io.StringIO(Path(asked).read_text(encoding="utf-8") if asked else ""))
+        return typed(*words)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page_work(page, desk, typed):
+def test_commands_of_a_page_work(page, desk, typed, monkeypatch):
     count = 0
     for language, title, text in FENCE.findall((ROOT / page).read_text(encoding="utf-8")):
         if title:
             (desk / title).write_text(text, encoding="utf-8")
         for line in commands(text) if language == "bash" else ():
             made = next((path.name for path in sorted(desk.glob("output/*/v0-*"))), "")
-            done = typed(*shlex.split(RUN.sub(made, line) if made else line)[1:])
+            done = type_line(RUN.sub(made, line) if made else line, typed, monkeypatch)
             assert done.code == 0, f"{line}\n{done.out[-2000:]}\n{done.err[-2000:]}"
             count += 1
     assert count
