@@ -28,7 +28,7 @@ class BaseArguments:
     config: list[str] = field(default_factory=list, metadata={"important": True})
     """YAML files of `flag: value` lines; a later file wins, and the command line wins over all."""
     set: list[str] = field(default_factory=list)
-    """Options of a component (reward.brevity.scale=2), or a flag by its group (train.seed=1)."""
+    """Options of a component (reward.brevity.scale=2), or a flag by its group (base.seed=1)."""
     ignore_args_error: bool = False
     """Warn about unknown flags instead of stopping, as notebooks need."""
     debug: bool = field(default=False, metadata={"env": ("MARTLET_DEBUG", "SWIFT_DEBUG")})
