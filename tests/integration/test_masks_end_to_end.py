@@ -128,7 +128,7 @@ def test_training_goes_on_where_inference_begins(case, models, typed, tmp_path):
     """Text and ids of a row are the prompt that inference sends, the answer, and the end of the turn."""
     name, lines, settings = CASES[case]
     flags = {**settings, "loss_scale": "last_round"}
-    run = martlet.prepare(roles=("model", "template"), model=str(models[name]), **flags)
+    run = martlet.prepare(roles=("model", "template", "preview"), model=str(models[name]), **flags)
     tokenizer = run.one("models").load_processor(run)
     bound = run.one("templates").bind(tokenizer, run)
     rows = write_rows(tmp_path / "rows.jsonl", lines)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if words and words[0] not in ("-h", "--help", "--version"):
             result = run_words(words)
-            sys.stdout.flush()
+            print(end="", flush=True)
             return result if isinstance(result, int) and not isinstance(result, bool) else 0
         print(versions() if words[:1] == ["--version"] else overview(load_plugins(first_flags(words))[0]))
         return 0

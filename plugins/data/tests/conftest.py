@@ -49,7 +49,7 @@ def data_run(tmp_path: Path) -> Callable[..., Run]:
     number = iter(range(100))
 
     def make(*, folder: bool = False, **settings: Any) -> Run:
-        run = martlet.prepare(roles=("template", "data"), **settings)
+        run = martlet.prepare(roles=("template", "data", "preview"), **settings)
         if folder:
             run.folder = tmp_path / f"run-{next(number)}"
             run.folder.mkdir()

@@ -93,6 +93,34 @@ def test_a_call_with_thoughts_of_its_own_stays_a_message():
     assert len(messages({"messages": [row["messages"][0], call, call]})["messages"]) == 2
 
 
+def weighted(weight, role="assistant", **more):
+    found = chat("a", "b")
+    next(m for m in found["messages"] if m["role"] == role).update(weight=weight, **more)
+    return found
+
+
+@pytest.mark.parametrize(("weight", "loss"), [(0, False), (1, True), (0.0, False), (1.0, True)])
+def test_the_weight_of_an_answer_says_whether_it_is_trained_on(weight, loss):
+    answer = {"role": "assistant", "content": "b", "loss": loss}
+    assert messages(weighted(weight))["messages"][1] == messages(weighted(weight, loss=loss))["messages"][1] == answer
+    call = {"role": "tool_call", "content": '{"name": "f"}', "weight": weight}
+    assert messages({"messages": [call]})["messages"][0]["loss"] is loss
+
+
+def test_an_answer_of_weight_0_is_not_supervised(tmp_path, data_run, bound):
+    row = {"messages": [*weighted(0)["messages"], *chat("c", "It is d.")["messages"]]}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    run = data_run()
+    template = bound(run)
+    (found,) = template.encode_batch(list(load_rows(run, [str(tmp_path / "rows.json")])))
+    assert template.tokenizer.decode([label for label in found.labels if label != -100]) == "It is d.<|im_end|>"
+
+
+def test_the_weight_of_other_messages_and_no_weight_say_nothing():
+    assert "loss" not in messages(weighted(None))["messages"][1]
+    assert all("loss" not in message for message in messages(weighted(0, role="user"))["messages"])
+
+
 def test_the_first_pair_may_have_a_system_message():
     pairs = [{"system": "s", "human": "a", "assistant": "b"}, {"system": "", "human": "c", "assistant": "d"}]
     found = sharegpt({"conversation": pairs})["messages"]
@@ -157,6 +185,10 @@ def test_roles_out_of_order_are_refused(roles, said):
         (chat([{"type": "image", "image": "x.png"}], "b"), "bad content"),
         (chat("a", ["b", "c"]), "bad content"),
         (chat("a\ud800", "b"), "bad characters"),
+        (weighted(0.5), "bad weight"),
+        (weighted("0"), "bad weight"),
+        (weighted([0]), "bad weight"),
+        (weighted(0, loss=True), "bad weight"),
         ({**chat("a", "b"), "tools": "{"}, "bad tools"),
         ({**chat("a", "b"), "tools": {"name": "f"}}, "bad tools"),
         ({"messages": [{"role": "tool_call", "content": "f(x)"}]}, "bad tool call"),
@@ -195,7 +227,10 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["role", "content", "from", "value", "tool_calls", "name", "type", "text"]), inner
+            st.sampled_from(
+                ["role", "content", "from", "value", "tool_calls", "name", "type", "text", "weight", "loss"]
+            ),
+            inner,
         )
     ),
     max_leaves=12,

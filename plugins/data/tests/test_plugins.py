@@ -7,7 +7,7 @@ import json
 import pytest
 
 import martlet
-from martlet import DataError, UsageError
+from martlet import DataError, MartletError, UsageError
 from martlet_data.api import load_rows
 
 
@@ -111,6 +111,54 @@ def test_a_hub_is_named_by_its_scheme(plugin, tmp_path, write_jsonl):
     found = load_rows(named(plugin), ["shelf::owner/name:en#3"])
     assert [row["messages"][0]["content"] for row in found] == ["0", "1", "2"]
     assert found.ids[0].dataset == "shelf::owner/name:en#3"
+
+
+EMPTY_HUB = """
+from dataclasses import dataclass, field
+
+from martlet import Arguments, Dataset, Hub, MartletError, hookimpl
+
+class Empty:
+    def download(self, id, kind, revision, run):
+        raise MartletError(f"the empty hub has no {kind} {id}.")
+
+    def upload(self, folder, id, *, private, message, run):
+        raise NotImplementedError
+
+@dataclass
+class Choice:
+    where_from: str = field(default="empty", metadata={"component": "hubs"})
+
+@hookimpl
+def provide_hubs():
+    yield Hub("empty", Empty)
+
+@hookimpl
+def provide_arguments():
+    yield Arguments("choice", Choice, roles=("data",))
+
+@hookimpl
+def provide_datasets():
+    yield Dataset("lost", source={"empty": "owner/lost"})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data/trian#9", "there is no such file or folder here (check the path), and the empty hub has no dataset "),
+        ("empty::data/trian", "the empty hub has no dataset data/trian."),
+        ("lost", "the empty hub has no dataset owner/lost."),
+    ],
+)
+def test_what_a_hub_says_of_a_failure_is_said_of_the_flag(name, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARTLET_EXTERNAL_PLUGINS", "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme_hub.py").write_text(EMPTY_HUB)
+    run = martlet.prepare(roles=("data",), external_plugins=["acme_hub.py"], val_dataset=[name])
+    with pytest.raises(MartletError) as caught:
+        load_rows(run, part="eval")
+    assert str(caught.value).startswith(f"--val_dataset {name}: {said}")
 
 
 def test_a_named_dataset_is_never_taken_from_another_hub(plugin):

@@ -102,6 +102,14 @@ def test_a_repository_that_is_not_there_is_named(server, hub):
         ours.download("birds/wrem", "model", None, run)
 
 
+def test_who_asked_modelscope_unknowingly_is_told_of_the_other_hub(modelscope, prepare, monkeypatch, closed):
+    run = prepare()
+    for reason in ("has no dataset birds/songs", "cannot be reached for dataset birds/songs"):
+        with pytest.raises(MartletError, match=f"{reason}.* hf::birds/songs or --use_hf true asks Hugging Face"):
+            run.one("hubs").download("birds/songs", "dataset", None, run)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", closed)
+
+
 def test_the_token_opens_a_private_repository(server, hub):
     server.private["models/birds/wren"] = "secret-token"
     ours, run = hub()
@@ -208,7 +216,8 @@ def test_a_hub_that_does_not_answer_is_an_error_within_ten_seconds(kind, hub, en
     ours, run = hub()
     start = time.perf_counter()
     with pytest.raises(
-        MartletError, match=rf"\({address}\) cannot be reached: .*; without a network, name a local folder"
+        MartletError,
+        match=rf"\({address}\) cannot be reached for model birds/wren: .*; without a network, name a local folder",
     ):
         ours.download("birds/wren", "model", None, run)
     assert time.perf_counter() - start < 10
@@ -237,7 +246,7 @@ def test_without_a_network_the_earlier_copy_is_used_and_said(server, hub, endpoi
     ours, run = hub()
     assert ours.download("birds/wren", "model", None, run) == folder
     assert re.search(
-        "cannot be reached .* the copy of birds/wren that was downloaded before is used", run.record.warnings[0]
+        "cannot be reached .* the copy of model birds/wren that was downloaded before is used", run.record.warnings[0]
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import martlet
+from martlet import UsageError
 from martlet.cli import main
 from martlet.protocols import Request, Response, Sampling
 from martlet_sdk.tiny import save_tiny_model
@@ -194,6 +196,27 @@ def test_a_closed_standard_input_is_told(
     assert "standard input is closed" in capsys.readouterr().err
 
 
+def test_a_closed_standard_output_is_told(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"query": "Hello"}\n')
+    batch = {"val_dataset": [str(tmp_path / "rows.jsonl")], "result_path": str(tmp_path / "result.jsonl")}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(UsageError, match="standard output is closed"):
+        martlet.run("infer", model=str(tiny_model))
+    with pytest.raises(UsageError, match="--stream true: standard output is closed"):
+        martlet.run("infer", model=str(tiny_model), stream=True, **batch)
+    assert not (tmp_path / "result.jsonl").exists()
+    assert martlet.run("infer", model=str(tiny_model), max_new_tokens=2, **batch).rows == 1
+
+
+def test_help_begins_with_the_model_and_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "--help"]) == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f"  --{flag} ") for flag in ("model", "max_new_tokens", "val_dataset", "template")]
+    assert places == sorted(places)
+    assert "--loss_scale" not in shown
+
+
 def test_a_failure_is_told_and_the_chat_goes_on() -> None:
     engine, script, status = talk("one", "fail", "two")
     assert script.said == ["RuntimeError: device lost /reset forgets the conversation."]
@@ -258,8 +281,6 @@ def test_a_person_whose_answers_go_to_a_file_is_prompted_too(
 def test_flags_for_datasets_are_named_in_a_chat(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import martlet
-
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
     run = martlet.prepare("infer", model=str(tiny_model), result_path="here.jsonl")

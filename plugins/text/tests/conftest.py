@@ -32,7 +32,7 @@ def bind() -> Callable[..., BoundTemplate]:
     """Return a function that binds the template that the settings choose."""
 
     def make(tokenizer: Any, **settings: Any) -> BoundTemplate:
-        run = martlet.prepare(roles=("template",), **settings)
+        run = martlet.prepare(roles=("template", "preview"), **settings)
         bound: BoundTemplate = run.one("templates").bind(tokenizer, run)
         return bound
 

@@ -163,7 +163,15 @@ def test_contradicting_choices_are_a_usage_error(bind: Any, tokenizer_for: Any) 
 )
 def test_a_wrong_value_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        martlet.prepare(roles=("template",), **settings)
+        martlet.prepare(roles=("template", "preview"), **settings)
+
+
+def test_a_command_that_does_not_train_has_no_loss_scale_and_binds_without(supervised: Any) -> None:
+    with pytest.raises(UsageError, match="loss_scale"):
+        martlet.prepare(roles=("template",), loss_scale="all")
+    run = martlet.prepare(roles=("template",))
+    bound = run.one("templates").bind(tiny_tokenizer(), run)
+    assert supervised(bound, ROW) == ["Hello<|im_end|>"]
 
 
 def test_rendering_is_compared_with_transformers_at_the_start(monkeypatch: Any, bind: Any) -> None:

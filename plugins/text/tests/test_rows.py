@@ -133,3 +133,11 @@ def test_a_system_file_that_is_missing_is_a_usage_error(bind: Any, tokenizer_for
     with pytest.raises(Exception, match=r"--system nowhere.txt: the file cannot be read") as caught:
         bind(tokenizer_for(CHATML), system="nowhere.txt")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("template", ["jinja", "chatml", "completion"])
+def test_a_prompt_that_is_no_text_is_an_error_of_ours(template: str, bind: Any, tokenizer_for: Any) -> None:
+    bound = bind(tokenizer_for(CHATML), template=template)
+    for make in (bound.prompt_ids, bound.prompt):
+        with pytest.raises(DataError, match=r"made a prompt: they hold U\+D800, half of a surrogate pair"):
+            make([{"role": "user", "content": "a\ud800b"}])

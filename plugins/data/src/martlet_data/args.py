@@ -10,7 +10,8 @@ class DataArguments:
     """Which rows are used, and how they are read."""
 
     dataset: list[str] = field(default_factory=list, metadata={"path": True, "important": True})
-    """Training data: files, folders, dataset names or hub ids, each as `NAME[:subset][#count]`. Several are joined."""
+    """Data to train on, or to answer: files, folders, dataset names or hub ids, each as `NAME[:subset][#count]`.
+    Several are joined."""
     val_dataset: list[str] = field(default_factory=list, metadata={"path": True, "important": True})
     """Evaluation data, written like --dataset."""
     split_dataset_ratio: float = field(default=0.0, metadata={"ge": 0.0, "le": 1.0, "important": True})

@@ -42,9 +42,9 @@ def standardise(row: Row) -> Row:
 
     A message has ``role`` (system, developer, user, assistant, tool), ``content`` (text) and perhaps ``tool_calls``
     (``[{"type": "function", "function": {"name", "arguments": {...}}}]``), ``reasoning_content``, ``tool_call_id``,
-    ``name``, ``loss`` and whatever else a template reads; keys with null are left out. ``RowError`` says what is
-    wrong with a row: system and developer messages come first, no user message follows another, tool results follow
-    the assistant, and the assistant answers them.
+    ``name``, ``loss`` (also given as OpenAI's ``weight``) and whatever else a template reads; keys with null are left
+    out. ``RowError`` says what is wrong with a row: system and developer messages come first, no user message follows
+    another, tool results follow the assistant, and the assistant answers them.
     """
     found = dict(row)
     found["messages"] = _messages(row.get("messages"))
@@ -102,6 +102,8 @@ def _message(item: dict[str, Any], place: int) -> dict[str, Any]:
             if calls:
                 message["tool_calls"] = _calls(calls, place)
         message["content"] = content = _content(content, message, place)
+        if message["role"] == "assistant" and "weight" in message:
+            message["loss"] = _loss(message.pop("weight"), message.get("loss"), place)
     silent = not content or content.isspace()
     if silent and (role == "user" or (role == "assistant" and not _says_otherwise(message))):
         raise RowError("empty content", f"message {place} ({role}) is empty")
@@ -109,6 +111,15 @@ def _message(item: dict[str, Any], place: int) -> dict[str, Any]:
         if isinstance(value, str) and not value.isascii():
             _check_characters(value, f"message {place} ({role})")
     return message
+
+
+def _loss(weight: Any, loss: Any, place: int) -> bool:
+    """Return what ``weight``, as OpenAI writes it, says of an answer: whether it is trained on."""
+    if not isinstance(weight, int | float) or weight not in (0, 1):
+        raise RowError("bad weight", f"message {place} (assistant) has weight {weight!r}; write 0 or 1")
+    if loss not in (None, bool(weight)):
+        raise RowError("bad weight", f"message {place} (assistant) has weight {weight!r} and loss {loss!r}; keep one")
+    return bool(weight)
 
 
 def _says_otherwise(message: dict[str, Any]) -> bool:

@@ -99,8 +99,8 @@ def _open_named(run: Run, reference: Reference, flag: str, spec: Dataset) -> tup
     if not scheme:
         there = " or ".join(f"--hub {name}" for name in spec.source) or "no hub at all"
         raise UsageError(f"{flag} {reference.text}: dataset {spec.name!r} is not on the chosen hub; it is on: {there}.")
-    folder = run.get(Hub, scheme).download(spec.source[scheme], "dataset", None, run)
-    return _open_path(run, Path(folder), names, (spec.split,)), target
+    folder = _download(run, run.get(Hub, scheme), spec.source[scheme], f"{flag} {reference.text}: ")
+    return _open_path(run, folder, names, (spec.split,)), target
 
 
 def _open_unnamed(run: Run, reference: Reference, flag: str, splits: Sequence[str]) -> Parts:
@@ -115,8 +115,18 @@ def _open_unnamed(run: Run, reference: Reference, flag: str, splits: Sequence[st
     if reference.scheme and reference.scheme not in hubs:
         return _open_source(run, reference.scheme, reference.name, reference.subsets, splits[0])
     hub = run.get(Hub, reference.scheme) if reference.scheme else run.one(Hub)
-    folder = Path(hub.download(reference.name, "dataset", None, run))
-    return _open_path(run, folder, reference.subsets, splits)
+    where = f"{flag} {reference.text}: "
+    if not reference.scheme:
+        where += "there is no such file or folder here (check the path), and "
+    return _open_path(run, _download(run, hub, reference.name, where), reference.subsets, splits)
+
+
+def _download(run: Run, hub: Any, id: str, where: str) -> Path:
+    """Return the folder of a hub's dataset; ``where`` goes before what the hub says of a failure."""
+    try:
+        return Path(hub.download(id, "dataset", None, run))
+    except MartletError as error:
+        raise type(error)(f"{where}{error}") from error
 
 
 def _open_source(run: Run, scheme: str, place: str, names: Sequence[str], split: str) -> Parts:

@@ -39,7 +39,8 @@ class HuggingFace:
         where = endpoint()
         reason = "HF_HUB_OFFLINE is set" if is_offline() else unreachable(where)
         if reason:
-            return earlier_copy(self.cached(id, kind, revision), run, hub=NAME, where=where, id=id, reason=reason)
+            found = self.cached(id, kind, revision)
+            return earlier_copy(found, run, hub=f"{NAME} ({where})", what=f"{kind} {id}", reason=reason)
         token = _token(run)
         with _explained(id, kind, revision, where):
             return self._fetch(id, kind, revision, where, token)

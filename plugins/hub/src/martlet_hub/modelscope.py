@@ -37,7 +37,8 @@ class ModelScope:
         api, where = _client(_token(run))
         reason = unreachable(where)
         if reason:
-            return earlier_copy(self.cached(id, kind, revision), run, hub=NAME, where=where, id=id, reason=reason)
+            found, hub = self.cached(id, kind, revision), f"{NAME} ({where})"
+            return earlier_copy(found, run, hub=hub, what=f"{kind} {id}", reason=reason, hint=f"{_elsewhere(id)}; ")
         with _explained(id, kind, where):
             return self._fetch(api, id, kind, revision)
 
@@ -86,6 +87,11 @@ def _client(token: str | None) -> tuple[Any, str]:
     return HubApi(config), str(config.endpoint)
 
 
+def _elsewhere(id: str) -> str:
+    """Return what asks the other hub: this one is asked where nobody chose."""
+    return f"hf::{id} or --use_hf true asks Hugging Face"
+
+
 def _token(run: Run) -> str | None:
     return run.config[HubArguments].hub_token if HubArguments in run.config else None
 
@@ -101,7 +107,9 @@ def _explained(id: str, kind: Kind, where: str) -> Iterator[None]:
     except MartletError:
         raise
     except errors.NotExistError as error:
-        raise MartletError(f"{NAME} ({where}) has no {what}, or not that revision: check the id.") from error
+        raise MartletError(
+            f"{NAME} ({where}) has no {what}, or not that revision: check the id; {_elsewhere(id)}."
+        ) from error
     except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
         raise MartletError(f"{NAME} ({where}) does not let you have {what}; use --hub_token.") from error
     except errors.FileDownloadError as error:

@@ -18,11 +18,14 @@ SECONDS = 6.0
 OFFLINE = "without a network, name a local folder (copied or cloned from where there is one)"
 
 
-def earlier_copy(found: Path | None, run: Run, *, hub: str, where: str, id: str, reason: str) -> Path:
-    """Return the copy in the cache, with a warning; ``MartletError`` with the offline ways where there is none."""
+def earlier_copy(found: Path | None, run: Run, *, hub: str, what: str, reason: str, hint: str = "") -> Path:
+    """Return the copy in the cache, with a warning; ``MartletError`` with the other ways where there is none.
+
+    ``hub``: its name and address. ``what``: kind and id of the repository.
+    """
     if found is None:
-        raise MartletError(f"{hub} ({where}) cannot be reached: {reason}; {OFFLINE}.")
-    run.warn(f"{hub} cannot be reached ({reason}); the copy of {id} that was downloaded before is used.")
+        raise MartletError(f"{hub} cannot be reached for {what}: {reason}; {hint}{OFFLINE}.")
+    run.warn(f"{hub} cannot be reached ({reason}); the copy of {what} that was downloaded before is used.")
     return found
 
 

@@ -43,6 +43,8 @@ class BatchResult:
 def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
     """Answer the rows of the command's datasets."""
     settings = run.config[InferArguments]
+    if run.config[GenerationArguments].stream and sys.stdout is None:
+        raise UsageError("--stream true: standard output is closed; without the flag the answers go to a file alone.")
     rows = _rows(run)
     path = Path(settings.result_path) if settings.result_path else default_result_path(run)
     with Writer.open(path, settings.write_batch_size) as writer:

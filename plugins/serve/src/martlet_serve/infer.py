@@ -64,6 +64,8 @@ def _talk(run: Run, drawing: Sampling) -> int:
     stream = wanted if wanted is not None else True
     if sys.stdin is None:
         raise UsageError("standard input is closed, so nobody can ask; name a dataset with --val_dataset.")
+    if sys.stdout is None:
+        raise UsageError("standard output is closed, so nobody sees the answers; name a dataset with --val_dataset.")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     engine = load_engine(run)
     try:

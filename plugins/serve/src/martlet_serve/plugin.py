@@ -12,7 +12,7 @@ def provide_commands() -> Iterable[Command]:
     yield Command(
         "infer",
         "martlet_serve.infer:main",
-        roles=("model", "template", "data", "generate", "infer"),
+        roles=("model", "generate", "data", "infer", "template"),
         defaults={"load_args": True, "remove_unused_columns": False},
         plan="martlet_serve.infer:plan",
         summary="Chat with a model in the terminal, or answer every row of a dataset.",

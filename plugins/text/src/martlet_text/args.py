@@ -1,4 +1,4 @@
-"""Flags of every command that turns conversations into tokens."""
+"""Flags of commands that turn conversations into tokens."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ class TemplateArguments:
     """What happens to a row longer than --max_length: delete drops it and counts it in the ledger, left and right cut
     tokens off at that side."""
 
-    loss_scale: str = field(
-        default="default", metadata={"component": "loss_scales", "separator": "+", "important": True}
-    )
-    """Which tokens are trained on, and how much each counts. Names joined by + are multiplied; one of them may be a
-    base: default (every answer), last_round (what follows the last user message) or all (every token)."""
-
     use_chat_template: bool = True
     """Render conversations with a chat template. False: their texts are joined, for a base model to continue."""
 
     template_backend: str = field(default="jinja", metadata={"choices": ("jinja", "declarative", "swift")})
     """Where the text comes from when --template is left out: jinja is the model's own chat template; declarative (also
     called swift) is the declarative template that its family names."""
+
+
+@dataclass
+class LossScaleArguments:
+    loss_scale: str = field(
+        default="default", metadata={"component": "loss_scales", "separator": "+", "important": True}
+    )
+    """Which tokens are trained on, and how much each counts. Names joined by + are multiplied; one of them may be a
+    base: default (every answer), last_round (what follows the last user message) or all (every token)."""

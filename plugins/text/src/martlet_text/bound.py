@@ -104,9 +104,16 @@ class Bound(ABC):
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Laid:
         try:
-            return self.lay_prompt(messages, tools)
+            laid = self.lay_prompt(messages, tools)
+            laid.text.encode()
         except RowError as error:
             raise DataError(f"These messages cannot be made a prompt: {error}.") from None
+        except UnicodeEncodeError as error:
+            sign = f"U+{ord(laid.text[error.start]):04X}"
+            raise DataError(
+                f"These messages cannot be made a prompt: they hold {sign}, half of a surrogate pair, which is no text."
+            ) from None
+        return laid
 
     def _encode(self, laid: list[Laid | Refused]) -> list[Encoded | Refused]:
         texts = [item.text for item in laid if isinstance(item, Laid) and not item.apart]

@@ -14,7 +14,14 @@ def provide_arguments() -> Iterator[Arguments]:
         "martlet_text.args:TemplateArguments",
         roles=("template",),
         restored_by="load_args",
-        summary="How conversations become tokens, and which of those are trained on.",
+        summary="How conversations become tokens.",
+    )
+    yield Arguments(
+        "loss_scale",
+        "martlet_text.args:LossScaleArguments",
+        roles=("train", "preview"),
+        restored_by="load_args",
+        summary="Which of the tokens are trained on.",
     )
 
 

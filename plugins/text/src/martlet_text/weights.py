@@ -190,7 +190,10 @@ def _token_weights(encoding: Any, text: str, first: int, last: int, block: Block
 
 
 def chain_of(run: Any) -> Weights:
-    """Build the loss scales that ``--loss_scale`` names; a chain without a base begins with ``default``."""
+    """Build the loss scales that ``--loss_scale`` names; a chain without a base begins with ``default``.
+
+    A command that does not train has no such flag: its chain is ``default`` alone.
+    """
     specs = list(run.selected("loss_scales"))
     functions: list[Callable[..., Any]] = list(run.all("loss_scales"))
     names = [spec.name for spec in specs]
