@@ -36,10 +36,14 @@ FORBIDDEN = {
 FORBIDDEN_CALLS = {
     "eval": "text becomes code",
     "exec": "text becomes code",
+    "compile": "text becomes code",
+    "jinja2.nativetypes.NativeEnvironment": "templates of a model belong in the sandbox",
     "jinja2.Environment": "templates of a model belong in the sandbox",
     "jinja2.Template": "templates of a model belong in the sandbox",
 }
 """Names that are harmless unless they are called: as a field, as an annotation."""
+PICKLERS = ("_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+"""Modules for which there is no harmless use here, by whatever name their functions are reached."""
 SAFE_LOADERS = ("SafeLoader", "CSafeLoader")
 
 
@@ -64,6 +68,11 @@ def faults(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
     """Yield what must not stand in a source file, with the reason."""
     aliases = aliases_of(tree)
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for module in named:
+                if module.partition(".")[0] in PICKLERS:
+                    yield node, f"import {module}: a pickle runs code when it is read"
         if isinstance(node, ast.Assert):
             yield node, "an assert is gone under python -O; raise an error"
         elif isinstance(node, ast.Attribute | ast.Name) and (reason := FORBIDDEN.get(dotted(node, aliases))):
@@ -75,12 +84,23 @@ def faults(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
 def _call_faults(node: ast.Call, aliases: dict[str, str]) -> Iterator[tuple[ast.AST, str]]:
     name = dotted(node.func, aliases)
     given = {keyword.arg: keyword.value for keyword in node.keywords}
+    for spread in (keyword.value for keyword in node.keywords if keyword.arg is None):
+        if isinstance(spread, ast.Dict):
+            given |= {
+                k.value: v for k, v in zip(spread.keys, spread.values, strict=True) if isinstance(k, ast.Constant)
+            }
 
     def is_true(key: str) -> bool:
-        return key in given and isinstance(given[key], ast.Constant) and given[key].value is True  # type: ignore[attr-defined]
+        return isinstance(value := given.get(key), ast.Constant) and bool(value.value)
 
     if reason := FORBIDDEN_CALLS.get(name.removeprefix("builtins.")):
         yield node, f"{name}: {reason}"
+    if (
+        name == "getattr"
+        and node.args
+        and aliases.get(ast.unparse(node.args[0]), ast.unparse(node.args[0])) == "pickle"
+    ):
+        yield node, "getattr of pickle: a pickle runs code when it is read"
     if name == "pickle.loads" and not (node.args and "dumps" in ast.unparse(node.args[0])):
         yield node, "pickle.loads: a pickle runs code when it is read"
     if name == "torch.load" and not is_true("weights_only"):
@@ -116,6 +136,12 @@ def test_no_source_trusts_data(distribution):
         "import pickle as p\np.loads(blob)",
         "from pickle import load\nload(file)",
         "import joblib\njoblib.load(path)",
+        "from shelve import DbfilenameShelf",
+        "import pickle\ngetattr(pickle, 'load')(file)",
+        "compile(text, '', 'exec')",
+        "import subprocess\nsubprocess.run(text, shell=1)",
+        "AutoModel.from_pretrained(path, **{'trust_remote_code': True})",
+        "from jinja2.nativetypes import NativeEnvironment\nNativeEnvironment()",
         "from dill import loads\nloads(blob)",
         "import torch\ntorch.load(path)",
         "import torch\ntorch.load(path, weights_only=False)",
@@ -137,6 +163,7 @@ def test_a_forbidden_call_would_be_found(code):
     "code",
     [
         "model.eval()",
+        "import re\nre.compile(text)",
         "eval: int = 0",
         "import jinja2\ndef make() -> jinja2.Template: ...",
         "import torch\ntorch.load(path, weights_only=True)",
