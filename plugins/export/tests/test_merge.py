@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import martlet
-from martlet import UsageError
+from martlet import CheckpointError, UsageError
 from martlet.cli import main
 
 
@@ -139,3 +141,42 @@ def test_the_base_model_and_the_adapter_are_never_the_target(tiny_model: Path, a
     for folder in (tiny_model, adapters[0], adapters[0].parent):
         with pytest.raises(UsageError, match="is read from there"):
             martlet.run("merge-lora", adapters=[str(adapters[0])], output_dir=str(folder), exist_ok=True)
+
+
+@pytest.mark.parametrize("altered", ["model", "adapter"])
+def test_one_flipped_byte_in_a_checkpoint_is_refused(
+    tiny_model: Path, adapters: list[Path], tmp_path: Path, altered: str
+) -> None:
+    folders = {"model": tmp_path / "checkpoint-1", "adapter": tmp_path / "checkpoint-2"}
+    shutil.copytree(tiny_model, folders["model"])
+    shutil.copytree(adapters[0], folders["adapter"])
+    weights = {"model": "model.safetensors", "adapter": "adapter_model.safetensors"}[altered]
+    data = bytearray((folders[altered] / weights).read_bytes())
+    entry = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    index = {"format": "martlet-checkpoint", "version": 2, "sequence": 1, "facts": {}, "files": {weights: entry}}
+    (folders[altered] / "checkpoint.json").write_text(json.dumps(index))
+    settings = {"model": str(folders["model"]), "adapters": [str(folders["adapter"])], "exist_ok": True}
+    assert martlet.run("merge-lora", **settings, output_dir=str(tmp_path / "merged")).is_dir()
+    data[-1] ^= 1
+    (folders[altered] / weights).write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"{weights}: altered since training wrote it"):
+        martlet.run("merge-lora", **settings, output_dir=str(tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("room", [100, 200_000], ids=["for nothing", "for the configuration alone"])
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(adapters: list[Path], tmp_path: Path, room: int) -> None:
+    """A limit on the size of files stands in for the disk: the system refuses to write in the same way."""
+    code = (
+        "import resource, signal, sys\n"
+        "from martlet.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["merge-lora", "--adapters", str(adapters[0]), "--output_dir", str(tmp_path / "merged")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"error: --output_dir {tmp_path / 'merged'}: cannot be written (File too large" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -154,6 +154,33 @@ def test_a_model_type_that_transformers_lacks(folder, prepare):
         run.one("models").skeleton(run)
 
 
+def test_a_configuration_value_of_a_wrong_type(folder, prepare):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": "two"}))
+    run = prepare(model=str(folder))
+    with pytest.raises(MartletError) as caught:
+        run.one("models").load(run)
+    assert str(caught.value) == (
+        f"{folder}/config.json: transformers cannot read it: Field 'num_hidden_layers' expected int, got str "
+        "(value: 'two'). Mend it, or download it again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"eos_token_id": "y"}', "eos_token_id is 'y' and has to be the number of a token"),
+        ('{"pad_token_id": 1.5}', "pad_token_id is 1.5"),
+        ('{"eos_token_id": [1, null]}', r"eos_token_id is \[1, None\]"),
+        ("[]", "must hold one JSON object"),
+        ("{", "not a readable JSON file"),
+    ],
+)
+def test_a_generation_configuration_that_would_fail_after_the_training(refused, folder, text, words):
+    (folder / "generation_config.json").write_text(text)
+    refused(CheckpointError, rf"generation_config\.json: .*{words}.* remove the file", model=str(folder))
+
+
 def test_a_model_that_is_no_language_model(folder, prepare):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))

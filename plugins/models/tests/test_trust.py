@@ -86,6 +86,15 @@ def test_trust_remote_code_runs_it(trapped, prepare, monkeypatch, tmp_path):
     assert marker.exists()
 
 
+def test_a_checkpoint_cannot_switch_it_on(tiny_model, prepare, tmp_path):
+    recorded = {"model": str(tiny_model), "torch_dtype": "bfloat16", "trust_remote_code": True}
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    config = prepare(adapters=[str(tmp_path)], load_args=True).config
+    assert config.value("torch_dtype") == "bfloat16"  # the file was read
+    assert config.value("trust_remote_code") is False
+
+
 def test_a_tokenizer_of_its_own_never_runs(trapped, prepare):
     folder, marker = trapped
     edit(folder / "tokenizer_config.json", auto_map=MAP, tokenizer_class="Tokenizer")
@@ -97,8 +106,12 @@ def test_a_tokenizer_of_its_own_never_runs(trapped, prepare):
     assert not marker.exists()
 
 
-def test_a_pickle_among_the_weights_is_refused(trapped, prepare):
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_pickle_among_the_weights_is_refused(trapped, prepare, typed):
+    """Where config.json names no number type, transformers opens the file a first time to find it out."""
     folder, marker = trapped
+    if not typed:
+        edit(folder / "config.json", dtype=None, torch_dtype=None)
     state = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     torch.save(state | {"extra": Trap(marker)}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

@@ -158,6 +158,7 @@ class SignalOptions:
     event: str = "on_step_begin"
     times: int = 1
     children: bool = False
+    group: bool = False
 
 
 class SendSignal:
@@ -175,6 +176,9 @@ class SendSignal:
         step = state.global_step + (event in ("on_step_begin", "on_substep_end"))
         if event == self.options.event and step == self.options.step and self.options.times:
             self.options.times -= 1
+            if self.options.group:
+                os.killpg(0, self.options.number)
+                return control
             children = multiprocessing.active_children() if self.options.children else []
             for process in [*(child.pid for child in children), os.getpid()]:
                 subprocess.run(["kill", f"-{int(self.options.number)}", str(process)], check=True)

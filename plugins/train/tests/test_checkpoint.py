@@ -72,7 +72,7 @@ def test_a_folder_without_index_is_refused_as_partial(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", '{"format": "mart', "[]", "{}", '{"format": "martlet-checkpoint", "version": 1, "sequence": 1, "facts": {}}'],
+    ["", '{"format": "mart', "[]", "{}", '{"format": "martlet-checkpoint", "version": 2, "sequence": 1, "facts": {}}'],
 )
 def test_a_damaged_index_is_refused(tmp_path, text):
     folder = save(tmp_path, 5)
@@ -81,11 +81,12 @@ def test_a_damaged_index_is_refused(tmp_path, text):
     assert find_last(tmp_path) is None
 
 
-def test_an_index_of_a_later_format_says_what_to_install(tmp_path):
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_index_of_another_version_says_what_to_install(tmp_path, version):
     folder = save(tmp_path, 5)
     index = json.loads((folder / INDEX).read_text())
-    (folder / INDEX).write_text(json.dumps({**index, "version": 2}))
-    assert "install the martlet-train that wrote it" in refusal(folder)
+    (folder / INDEX).write_text(json.dumps({**index, "version": version}))
+    assert "made by another version. To continue, install the martlet-train that wrote it" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "parts/../../secret"])

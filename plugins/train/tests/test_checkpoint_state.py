@@ -274,6 +274,12 @@ def test_optimizer_state_of_other_parameters_is_refused():
         load_optimizer(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]), optim.state_dict())
 
 
+def test_the_state_of_another_optimizer_is_refused():
+    model, optim, _ = build("adamw", "cosine")
+    with pytest.raises(CheckpointError, match=r"it has no dampening, momentum.*--resume_only_model true"):
+        load_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), optim.state_dict())
+
+
 def test_random_numbers_continue_where_they_were(tmp_path):
     def draw() -> tuple[Any, ...]:
         return (

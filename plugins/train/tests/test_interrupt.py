@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -69,4 +71,19 @@ def test_data_workers_do_not_die_of_a_signal_that_all_processes_get(train, tmp_p
     with pytest.raises(Interrupted):
         train(**SETTINGS, dataloader_num_workers=1, **at(2, number, children=True))
     assert not multiprocessing.active_children()
+    assert verify(find_last(next((tmp_path / "out").iterdir())))["facts"]["step"] == 2
+
+
+def test_ctrl_c_in_a_terminal_is_told_once_and_leaves_a_checkpoint(prepare, tmp_path):
+    """The terminal signals the whole group of processes: what the data workers do with it must not be seen."""
+    run = prepare(**SETTINGS, dataloader_num_workers=2, **at(2, group=True))
+    given = {flag.name: value for flag, value, origin in run.config if origin.given}
+    code = f"import martlet; martlet.run('sft', **{given!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, start_new_session=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("SIGINT: finishing this step") == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "Interrupted: Stopped by SIGINT at step 2 of 4" in done.stderr
     assert verify(find_last(next((tmp_path / "out").iterdir())))["facts"]["step"] == 2

@@ -39,11 +39,15 @@ from martlet import ConfigError, UsageError
         ({"save_steps": 2.5}, "save_steps must be an integer"),
         ({"report_to": ["wandbb"]}, "--report_to wandbb.*Did you mean wandb"),
         ({"gradient_accumulation_steps": 0}, "at least 1"),
+        ({"max_steps": 0}, "--max_steps 0 trains nothing: give at least 1, or -1"),
+        ({"learning_rate": float("inf")}, "--learning_rate inf is no finite number"),
+        ({"learning_rate": float("nan")}, "--learning_rate"),
+        ({"weight_decay": float("inf")}, "--weight_decay inf is no finite number"),
     ],
 )
 def test_a_wrong_setting_is_named(train, settings, words):
     with pytest.raises(UsageError, match=words):
-        train(max_steps=1, **settings)
+        train(**{"max_steps": 1, **settings})
 
 
 def test_settings_of_the_optimizer_are_refused_before_the_model_is_read(train, tmp_path):

@@ -119,6 +119,26 @@ def test_flags_of_the_tuner_that_the_checkpoint_contradicts_are_refused(train, c
         train(max_steps=2, resume_from_checkpoint=str(checkpoint), fast_head=3.0)
 
 
+def test_another_optimizer_is_refused_before_the_model_is_read(train, checkpoint, tmp_path):
+    with pytest.raises(UsageError, match=r"--optim sgd: .* made with adamw_torch_fused.*--resume_only_model true"):
+        train(max_steps=2, optim="sgd", resume_from_checkpoint=str(checkpoint))
+    settings = {"max_steps": 2, "resume_from_checkpoint": str(checkpoint)}
+    assert train(optim="sgd", resume_only_model=True, **settings).checkpoint.name == "checkpoint-2"
+    assert train(optim="adamw_torch", **settings).checkpoint.name == "checkpoint-2"
+
+
+def test_the_loop_of_another_version_is_refused(train, checkpoint, monkeypatch):
+    monkeypatch.setattr("martlet_train.resuming.load_state", _without_since)
+    with pytest.raises(CheckpointError, match=r"random_state\.safetensors was made by another version"):
+        train(max_steps=2, resume_from_checkpoint=str(checkpoint))
+
+
+def _without_since(path):
+    state = load_state(path)
+    state.get("loop", {}).pop("since", None)
+    return state
+
+
 def test_another_model_below_the_weights_is_told(train, checkpoint, tiny_model, tmp_path, caplog):
     shutil.copytree(tiny_model, tmp_path / "twin")
     train(max_steps=2, model=str(tmp_path / "twin"), resume_from_checkpoint=str(checkpoint))

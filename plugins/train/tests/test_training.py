@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -230,3 +231,17 @@ def test_gradient_checkpointing_is_left_out_where_a_model_cannot(train, tmp_path
     assert run(max_steps=1, save_strategy="no", gradient_checkpointing_kwargs={}).metrics["loss"] > 0
     with pytest.raises(Exception, match="--gradient_checkpointing true: Qwen3ForCausalLM cannot"):
         run(max_steps=1, save_strategy="no", gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("wrong", [{"eos_token_id": "y"}, {"eos_token_id": [1, None]}])
+def test_a_generation_configuration_that_cannot_be_written_loses_no_model(train, tiny_model, tmp_path, wrong):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    file = tmp_path / "model" / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    result = train(model=str(tmp_path / "model"), max_steps=1)
+    saved = json.loads((result.checkpoint / "generation_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(result.checkpoint)
+    assert tokenizer.eos_token_id in saved["eos_token_id"]
+    AutoModelForCausalLM.from_pretrained(result.checkpoint)

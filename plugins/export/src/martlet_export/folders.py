@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from martlet import UsageError
+from martlet import MartletError, UsageError
 
 
 def check_target(target: Path, sources: Sequence[Path], *, replace: bool) -> None:
@@ -34,7 +35,8 @@ def check_target(target: Path, sources: Sequence[Path], *, replace: bool) -> Non
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``target``; put it in its place when the block ends well, else remove it.
 
-    Readers see the old folder or the new one. Files are on the disk before the new one appears.
+    Readers see the old folder or the new one. Files are on the disk before the new one appears. ``UsageError`` where it
+    cannot begin, ``MartletError`` where the disk refuses later.
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -53,10 +55,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
         draft.rename(target)
         _sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(f"--output_dir {target}: cannot be written ({error.strerror or error}).") from error
+    except Exception as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise MartletError(
+            f"--output_dir {target}: cannot be written ({reason}), and what was written is removed. Make room there, "
+            "or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what the system refused, if that is what ``error`` is about."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # Libraries written in Rust hand the system's error on as text.
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(named[1])) if named else None
 
 
 def _sync(path: Path) -> None:

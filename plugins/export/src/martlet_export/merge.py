@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from martlet import Tuner, UsageError
 from martlet_models.args import ModelArguments
+from martlet_models.check import weight_files
+from martlet_models.written import check_as_written
 
 from .args import ExportArguments
 from .folders import check_target, whole_folder
@@ -29,6 +31,7 @@ def main(run: Run) -> Path:
     local = [path for path in (*adapters, Path(str(run.config[ModelArguments].model))) if path.is_dir()]
     check_target(target, local, replace=settings.exist_ok)
     loaded = run.one("models").load(run, for_training=False)
+    check_as_written(loaded.path, weight_files(loaded.path), sums=True)
     tuner, model = run.one("tuners"), loaded.model
     for name, folder in loaded.adapters:
         run.logger.info("Merging %s", folder)

@@ -11,6 +11,7 @@ from martlet import CheckpointError, ConfigError, UsageError
 
 from . import source
 from .adapters import split_name
+from .written import check_as_written
 
 if TYPE_CHECKING:
     from martlet import Command
@@ -22,6 +23,7 @@ VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.js
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 """Weights in one file, the preferred first."""
 OTHER_WEIGHTS = (".gguf", ".h5", ".msgpack", ".pt", ".pth", ".bin", ".safetensors")
+_MEND = "mend it, or remove the file to do without."
 WITHOUT_WEIGHTS = frozenset({"model", "template", "data"})
 """A command that takes only these roles reads the tokenizer alone."""
 
@@ -43,6 +45,7 @@ def check_settings(settings: ModelArguments, command: Command, recorded: str = "
         read_config(folder)
         if not set(command.roles) <= WITHOUT_WEIGHTS:
             check_weights(folder)
+            check_generation(folder)
 
 
 def _check_adapter(text: str, *, alone: bool) -> None:
@@ -89,6 +92,24 @@ def _what_it_is(folder: Path) -> str:
     return "there is no config.json in it, so it is not the folder of a model."
 
 
+def check_generation(folder: Path) -> None:
+    """Refuse token numbers in ``generation_config.json`` that are none: transformers reads them as they are."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not a readable JSON file ({error}); {_MEND}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: it must hold one JSON object; {_MEND}")
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = found.get(key)
+        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+            raise CheckpointError(f"{file}: {key} is {value!r} and has to be the number of a token; {_MEND}")
+
+
 def check_tokenizer(folder: Path) -> None:
     """Refuse a folder without a vocabulary: transformers would make an empty tokenizer for it."""
     if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
@@ -128,14 +149,19 @@ def _shards(index: Path) -> Iterator[Path]:
 
 
 def check_weights(folder: Path) -> None:
-    """Read the heads of the weight files; ``CheckpointError`` where one is cut short or is no weight file."""
-    for file in weight_files(folder):
+    """Read the heads of the weight files; ``CheckpointError`` where one is cut short or is no weight file.
+
+    In a checkpoint of ours their sizes have to be those of its index as well.
+    """
+    files = weight_files(folder)
+    for file in files:
         with file.open("rb") as stream:
             head = stream.read(8)
             if head.startswith(b"version "):
                 raise CheckpointError(f"{file}: a Git LFS pointer, not the weights; run `git lfs pull` in {folder}.")
             if file.suffix == ".safetensors":
                 _check_safetensors(file, head, stream)
+    check_as_written(folder, files, sums=False)
 
 
 def _check_safetensors(file: Path, head: bytes, stream: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def _read(folder: Path, *, trusted: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trusted, local_files_only=True)
     except Exception as error:
-        raise MartletError(f"{folder / 'config.json'}: transformers cannot read it: {first_line(error)}") from error
+        what = re.sub(r"^\w*Error: ", "", first_line(error)).rstrip(".")
+        raise MartletError(
+            f"{folder / 'config.json'}: transformers cannot read it: {what}. Mend it, or download it again."
+        ) from error
 
 
 def _named_experts(raw: Mapping[str, Any]) -> str | None:
@@ -110,6 +114,6 @@ def _override(config: Any, settings: Mapping[str, Any]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its type."""
+    """Return the first line of what an error says that is more than a heading, or its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)

@@ -10,7 +10,7 @@ from martlet.protocols import LoadedModel
 
 from . import adapters, configuration, initialize, placement, shapes, tokens
 from .args import ModelArguments
-from .check import check_tokenizer, check_weights, read_config, weight_files
+from .check import check_generation, check_tokenizer, check_weights, read_config, weight_files
 from .configuration import first_line
 from .matching import match
 from .source import Source, cached, locate
@@ -51,6 +51,7 @@ class DefaultLoader:
             return found
         settings = run.config[ModelArguments]
         check_weights(source.folder)
+        check_generation(source.folder)
         config = configuration.build(source.folder, settings)
         keywords = self._keywords(run, for_training=for_training)
         patches = run.all("model_patches")

@@ -23,7 +23,7 @@ class TrainerArguments:
     num_train_epochs: float = field(default=3, metadata={"gt": 0, "important": True})
     """Passes over the training rows."""
     max_steps: int = field(default=-1, metadata={"ge": -1})
-    """Stop after this many optimizer steps; -1 lets `--num_train_epochs` decide."""
+    """Stop after this many optimizer steps, at least 1; -1 lets `--num_train_epochs` decide."""
     max_epochs: int | None = field(default=None, metadata={"ge": 1})
     """Stop after this many epochs, evaluating and saving, with the schedule still made for `--num_train_epochs`."""
     lr_scheduler_type: str = "cosine"

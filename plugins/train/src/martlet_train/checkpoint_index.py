@@ -16,7 +16,8 @@ from martlet.errors import CheckpointError
 INDEX = "checkpoint.json"
 """A folder without one is no checkpoint."""
 FORMAT = "martlet-checkpoint"
-VERSION = 1
+VERSION = 2
+"""Raised with every change of what a checkpoint holds, the state of the loop included."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _THREADS = 8
@@ -147,8 +148,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise _Unusable(f"{path} is not a checkpoint index that Martlet wrote.")
     if index.get("version") != VERSION:
         raise _Unusable(
-            f"{path} has format version {index.get('version')}, and this martlet-train reads version {VERSION}: "
-            "install the martlet-train that wrote it."
+            f"{path} has format version {index.get('version')}, and this martlet-train reads version {VERSION}: the "
+            "checkpoint was made by another version. To continue, install the martlet-train that wrote it."
         )
     if not _well_formed(index):
         raise _Unusable(f"{path} was altered: it is no longer a well-formed checkpoint index.")

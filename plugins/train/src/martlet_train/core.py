@@ -77,6 +77,7 @@ def _checkpoint(run: Run) -> Resume | None:
     path = Path(flags.resume_from_checkpoint)
     resume = Resume.open(path, weights_only=flags.resume_only_model, skip=not flags.ignore_data_skip)
     resume.check_tuner(run)
+    resume.check_optimizer(run)
     return resume
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,13 @@ def check(config: Config) -> None:
     loop, train = config[TrainerArguments], config[TrainArguments]
     evaluates = loop.eval_strategy not in (None, "no") or loop.eval_on_start
     has_rows = bool(_value(config, "val_dataset") or _value(config, "split_dataset_ratio"))
+    endless = next((name for name, value in vars(loop).items() if isinstance(value, float) and not isfinite(value)), "")
     faults = (
+        (endless, f"--{endless} {getattr(loop, endless, '')} is no finite number; give one."),
+        (
+            loop.max_steps == 0,
+            "--max_steps 0 trains nothing: give at least 1, or -1 (the default) to let --num_train_epochs decide.",
+        ),
         (loop.bf16 and loop.fp16, "--bf16 and --fp16 are both true; choose one."),
         (
             evaluates and not has_rows,

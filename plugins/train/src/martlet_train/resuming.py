@@ -36,6 +36,9 @@ STEERING = (
 )  # fmt: skip
 """Flags that change the result; with other values than before, resuming is allowed and not exact."""
 
+ADAMW = frozenset({"adamw_torch", "adamw_torch_fused"})
+"""Values of ``--optim`` that compute the same from the same state."""
+
 
 def random_file(rank: int, world_size: int) -> str:
     """Return the name of a process's random state in a checkpoint."""
@@ -91,6 +94,16 @@ class Resume:
                     f"--{flag.name} {now}: {self.folder} was made with {then}, and training goes on with what it "
                     f"holds. Leave the flag out, or start anew without --resume_from_checkpoint."
                 )
+
+    def check_optimizer(self, run: Run) -> None:
+        """Refuse an optimizer that cannot go on from the state of the checkpoint's."""
+        now = run.config.value("optim")
+        then = self._settings().get("optim", now)
+        if now != then and not self.weights_only and not {now, then} <= ADAMW:
+            raise UsageError(
+                f"--optim {now}: {self.folder} was made with {then}, whose state {now} cannot take up. Use --optim "
+                f"{then}, or take the weights alone with --resume_only_model true."
+            )
 
     def warn_of_changes(self, run: Run) -> None:
         """Tell the user which settings are not those of the checkpoint."""
@@ -167,6 +180,11 @@ class Resume:
             )
             return
         state = load_state(file)
+        if state["loop"].keys() != trainer.loop_state().keys():
+            raise CheckpointError(
+                f"{file} was made by another version of martlet-train, whose state this one cannot take up. Continue "
+                "with that version, or take the weights alone with --resume_only_model true."
+            )
         set_rng_state(state["random"])
         trainer.set_loop_state(state["loop"])
 

@@ -8,6 +8,7 @@ safetensors. No pickles: plain transformers and PEFT read it, and nothing in it 
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from transformers import GenerationConfig
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +27,8 @@ from .state import rng_state, save_state
 
 if TYPE_CHECKING:
     from .trainer import CoreTrainer
+
+_log = logging.getLogger("martlet")
 
 
 @dataclass
@@ -114,14 +118,28 @@ def quiet() -> Iterator[None]:
 
 
 def save_generation_config(model: Any, folder: Path, stop_ids: frozenset[int]) -> None:
-    """Write ``generation_config.json``, with the tokens that end an answer in training among those that end one."""
+    """Write ``generation_config.json``, with the tokens that end an answer in training among those that end one.
+
+    One that cannot be written must not cost the trained weights: a plain one takes its place, and that is told.
+    """
     config = getattr(model, "generation_config", None)
     if config is None:
         return
-    config = copy.deepcopy(config)
+    try:
+        _with_stops(copy.deepcopy(config), stop_ids).save_pretrained(folder)
+    except (AttributeError, TypeError, ValueError) as error:
+        _log.warning(
+            "The model's generation_config.json cannot be written (%s): the checkpoint gets one that holds its stop "
+            "tokens alone. Mend that of the model.",
+            " ".join(str(error).split()),
+        )
+        _with_stops(GenerationConfig(), stop_ids).save_pretrained(folder)
+
+
+def _with_stops(config: Any, stop_ids: frozenset[int]) -> Any:
     known = config.eos_token_id
     known = [] if known is None else list(known) if isinstance(known, list | tuple) else [known]
     config.eos_token_id = sorted({*known, *stop_ids}) or None
     if config.pad_token_id is None and config.eos_token_id:
         config.pad_token_id = config.eos_token_id[0]
-    config.save_pretrained(folder)
+    return config

@@ -265,14 +265,17 @@ def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
     """
     import torch
 
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    settings = set(inner.param_groups[0])
     try:
         optimizer.load_state_dict(state)
+        if missing := sorted(settings - inner.param_groups[0].keys()):  # torch would find out in the first step
+            raise ValueError(f"it has no {', '.join(missing)}")
     except (ValueError, KeyError) as error:
         raise CheckpointError(
             f"The optimizer state does not fit what is trained now ({error}). Resume with the tuner, target "
             "modules and optimizer of the first run, or take the weights alone with --resume_only_model true."
         ) from error
-    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
     saved = [number for group in state["param_groups"] for number in group["params"]]
     parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
     for number, parameter in zip(saved, parameters, strict=True):
