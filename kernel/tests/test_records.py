@@ -108,3 +108,14 @@ def test_a_rank_without_a_world_is_the_only_process(demo, tmp_path, monkeypatch)
     monkeypatch.setenv("RANK", "5")
     martlet.run("demo", external_plugins=[demo], folder=str(tmp_path))
     assert json.loads((tmp_path / "run.json").read_text())["world_size"] == 1
+
+
+def test_of_two_checkpoints_the_later_flag_decides_and_of_one_flag_the_first_folder(plugin, tmp_path):
+    more = 'load_from: str | None = field(default=None, metadata={"checkpoint": True})'
+    several = 'adapters: list[str] = field(default_factory=list, metadata={"checkpoint": True})'
+    files = [plugin("careful", CAREFUL.replace(more, f"{more}\n    {several}"))]
+    for steps, name in enumerate(("model", "first", "second")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "args.json").write_text(json.dumps({"steps": steps}))
+    places = {"load_from": str(tmp_path / "model"), "adapters": [str(tmp_path / "first"), str(tmp_path / "second")]}
+    assert martlet.prepare("careful", external_plugins=files, load_args=True, **places).config.value("steps") == 1

@@ -191,10 +191,10 @@ def _restored(config: Config, known: Mapping[str, Given]) -> dict[str, Given]:
     folders: list[str] = []
     for flag in config.flags:
         value = known[flag.key][0] if flag.field.metadata.get("checkpoint") else None
-        folders += [str(item) for item in (value if isinstance(value, list) else [value or ""])]
+        folders += [str(item) for item in reversed(value if isinstance(value, list) else [value or ""])]
     paths = [Path(text) if Path(text).is_dir() else Path(text.partition("=")[2]) for text in folders if text]
     found: dict[str, Given] = {}
-    for folder in reversed([path for path in paths if path.name and path.is_dir()]):
+    for folder in (path for path in paths if path.name and path.is_dir()):  # an adapter knows more than its model
         recorded = read_args_json(folder)
         here = {os.path.abspath(item) for item in known["base.external_plugins"][0]}
         named = recorded.get("external_plugins")

@@ -20,7 +20,7 @@ from martlet.protocols import Encoded, LoadedModel, Refused
 
 @dataclass
 class ModelArguments:
-    model: str | None = None
+    model: str | None = field(default=None, metadata={"path": True})
     """A folder."""
     model_type: str | None = field(default=None, metadata={"component": "models", "unset": "folder"})
     """How it is loaded."""

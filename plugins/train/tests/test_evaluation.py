@@ -61,6 +61,24 @@ def test_best_leads_to_the_checkpoint_with_the_best_metric_and_is_kept(train, ro
     assert result.metrics["best_loss"] == min(losses)
 
 
+def test_best_is_the_best_of_the_checkpoints_that_there_are(train, rows):
+    """The best evaluation, after step 1, has no checkpoint."""
+    result = train(
+        max_steps=4,
+        val_dataset=[str(rows)],
+        eval_strategy="steps",
+        eval_steps=1,
+        save_steps=2,
+        learning_rate=3.0,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=0.0,
+    )
+    losses = {line["step"]: line["eval_loss"] for line in evaluations(result)}
+    assert min(losses, key=losses.get) == 1
+    assert follow(result.folder / "best").name == f"checkpoint-{min((2, 4), key=losses.get)}"
+
+
 def test_evaluation_follows_saving_unless_told_otherwise(train, rows):
     result = train(max_steps=4, save_steps=2, split_dataset_ratio=0.2)
     assert [line["step"] for line in evaluations(result)] == [2, 4]

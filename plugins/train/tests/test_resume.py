@@ -145,6 +145,12 @@ def test_another_model_below_the_weights_is_told(train, checkpoint, tiny_model, 
     assert f"model ({tiny_model} then, {tmp_path / 'twin'} now)" in caplog.text
 
 
+def test_the_same_model_by_a_relative_path_is_no_change(train, checkpoint, tiny_model, monkeypatch, caplog):
+    monkeypatch.chdir(tiny_model.parent)
+    train(max_steps=2, model=tiny_model.name, resume_from_checkpoint=str(checkpoint))
+    assert "other settings: model" not in caplog.text
+
+
 def test_a_checkpoint_without_optimizer_needs_resume_only_model(train):
     first = train(max_steps=1, save_only_model=True)
     with pytest.raises(CheckpointError, match="--resume_only_model true"):

@@ -108,10 +108,11 @@ class Resume:
     def warn_of_changes(self, run: Run) -> None:
         """Tell the user which settings are not those of the checkpoint."""
         before = self._settings()
+        now = run.record.values()  # written as in args.json: a path that exists is whole
         changed = [
-            f"{flag} ({before[flag]} then, {run.config.value(flag)} now)"
+            f"{flag} ({before[flag]} then, {now[flag]} now)"
             for flag in STEERING
-            if flag in before and before[flag] != run.config.value(flag)
+            if flag in before and before[flag] != now.get(flag)
         ]
         if changed and not self.weights_only:
             run.warn(

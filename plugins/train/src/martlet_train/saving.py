@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,21 +53,31 @@ class Checkpoints:
         target = self.folder / f"checkpoint-{state.global_step}"
         if self.last == target:
             return
-        best = self.folder / f"checkpoint-{state.best_global_step}" if state.best_global_step else None
-        if best is not None and (best == target or best.is_dir()):
+        best = self._best(trainer, target)
+        if best is not None:
             state.best_model_checkpoint = str(best)
         # Every process has its own random state; one writes.
         random_states = [] if self.only_model else trainer.processes.gather(_random_state(trainer))
         if trainer.args.should_save:
             facts = {"step": state.global_step, "epoch": state.epoch, **self.facts}
             write_checkpoint(target, lambda folder: self._fill(folder, trainer, random_states), facts=facts)
-            if best is not None and best.is_dir() and self.links:
+            if best is not None and self.links:
                 point(self.folder / "best", best)
             if self.keep is not None:
                 prune(self.folder, self.keep, [best] if best is not None else [])
             if not self.links:
                 (self.folder / "last").unlink(missing_ok=True)
         self.last = target
+
+    def _best(self, trainer: CoreTrainer, target: Path) -> Path | None:
+        """Return which of the checkpoints that there are was evaluated best; upstream asks for the best evaluation."""
+        metric = trainer.args.metric_for_best_model or "loss"
+        name = metric if metric.startswith("eval_") else f"eval_{metric}"
+        lines = [line for line in trainer.state.log_history if math.isfinite(line.get(name, math.nan))]
+        found = [(line[name], self.folder / f"checkpoint-{line['step']}") for line in lines]
+        saved = [(value, folder) for value, folder in found if folder == target or folder.is_dir()]
+        choose = max if trainer.args.greater_is_better else min
+        return choose(saved, key=lambda pair: pair[0])[1] if saved else None
 
     def _fill(self, folder: Path, trainer: CoreTrainer, random_states: list[bytes]) -> None:
         self.save_weights(folder)
