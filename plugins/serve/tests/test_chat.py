@@ -293,8 +293,9 @@ def new_talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Open a person's terminal with the chat in it, and a model that never ends its answer by itself."""
     pexpect = pytest.importorskip("pexpect")
     folder = save_tiny_model(tmp_path_factory.mktemp("chat") / "model", max_position_embeddings=4096)
+    endless = {"eos_token_id": None, "suppress_tokens": list(range(16))}  # the special tokens are among them
     config = json.loads((folder / "generation_config.json").read_text())
-    (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+    (folder / "generation_config.json").write_text(json.dumps({**config, **endless}))
     code = "from martlet.cli import entry; entry()"
     flags = ["--model", str(folder), "--max_new_tokens", "3000", "--temperature", "1"]
     env = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"}
@@ -317,22 +318,25 @@ def send(talker: Any, keys: str, *expected: str) -> None:
         talker.expect(text)
 
 
+def interrupt(talker: Any) -> None:
+    """Stop an answer once some of it is there."""
+    talker.expect("bot> .{40}")
+    talker.sendintr()
+    talker.expect(r"(\d+) tokens? .* stopped")
+    assert int(talker.match[1]) < 2900
+
+
 def test_the_terminal(new_talker: Any) -> None:
     talker = new_talker()
     send(talker, "/help\r", "forget the conversation")
     send(talker, "never sent\x03", "Nothing was sent")
     send(talker, "/system Speak up.\r", "starts over")
     talker.send("tell me a story\r")
-    talker.expect("bot> ")
-    talker.sendintr()
-    talker.expect(r"(\d+) tokens? .* stopped")
-    assert int(talker.match[1]) < 2900
+    interrupt(talker)
     talker.expect("you> ")
     send(talker, "/multiline\r", "is on")
     talker.send("one\rtwo\r\r")
-    talker.expect("bot> ")
-    talker.sendintr()
-    talker.expect("stopped")
+    interrupt(talker)
     talker.expect("you> ")
     talker.send("\x04")
     talker.wait()
