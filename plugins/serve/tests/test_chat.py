@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,7 @@ def new_talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     flags = ["--model", str(folder), "--max_new_tokens", "3000", "--temperature", "1"]
     env = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"}
     words, settings = ["-c", code, "infer", *flags], {"env": env, "encoding": "utf-8", "dimensions": (50, 200)}
+    settings["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
     children = []
 
     def new() -> Any:
