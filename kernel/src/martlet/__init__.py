@@ -1,7 +1,6 @@
 """Martlet: fine-tune, align, run and serve language models with plugins.
 
-``martlet.run("sft", model=..., dataset=[...])`` takes native values, raises Martlet's errors, never reads ``sys.argv``
-and works in a notebook. ``import martlet`` loads neither torch nor any plugin.
+``martlet.run("sft", model=..., dataset=[...])`` takes native values, raises Martlet's errors, works in a notebook.
 """
 
 # ruff: noqa: I001
@@ -20,15 +19,15 @@ from .hookspecs import hookimpl
 from .manager import Plugin, PluginManager
 from .run import Process, Run
 from .sources import Origin
-from .specs import KINDS, AgentTemplate, Arguments, Callback, Command, Dataset, DatasetSource, Engine, Hub, Loss
-from .specs import LossScale, Model, ModelPatch, Preprocessor, Reward, Spec, Template, Trainer, Tuner
+from .specs import KINDS, AgentTemplate, Arguments, Callback, Command, Dataset, DatasetSource, Engine, Hub
+from .specs import Launcher, Loss, LossScale, Model, ModelPatch, Preprocessor, Reward, Spec, Template, Trainer, Tuner
 
 __all__ = [
     "KINDS", "AgentTemplate", "AmbiguousComponent", "Arguments", "Callback", "CheckpointError", "Command", "Config",
-    "ConfigError", "DataError", "Dataset", "DatasetSource", "Engine", "Hub", "Loss", "LossScale", "MartletError",
-    "Model", "ModelPatch", "Origin", "Plugin", "PluginError", "PluginManager", "Preprocessor", "Process", "Reward",
-    "Run", "Spec", "Template", "Trainer", "Tuner", "UnknownComponent", "UsageError", "arguments", "get", "hookimpl",
-    "prepare", "run",
+    "ConfigError", "DataError", "Dataset", "DatasetSource", "Engine", "Hub", "Launcher", "Loss", "LossScale",
+    "MartletError", "Model", "ModelPatch", "Origin", "Plugin", "PluginError", "PluginManager", "Preprocessor", "Process",
+    "Reward", "Run", "Spec", "Template", "Trainer", "Tuner", "UnknownComponent", "UsageError", "arguments", "get",
+    "hookimpl", "prepare", "run",
 ]  # fmt: skip
 
 
@@ -68,5 +67,4 @@ def arguments(command: str, /, **settings: Any) -> type:
     return dataclasses.make_dataclass(name, shape, namespace={"command": command, "__doc__": text})
 
 
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
-"""A field of ``arguments`` that was not given: its default is resolved as on the command line."""
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()  # not given: as if not typed

@@ -121,7 +121,7 @@ def make_run(command: Command, manager: PluginManager, rest: list[str], layer: R
     while unknown:
         _refuse_words(command, unknown, list(fields), lenient in (True, "true"))
     line = {name: (value, Origin("command line", f"--{name}")) for name, value in given.items()}
-    return Run(resolve(command, manager, layer, line))
+    return Run(resolve(command, manager, layer, line), words=[*command.name.split(), *rest])
 
 
 def find_command(manager: PluginManager, words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -1,7 +1,4 @@
-"""Every error that Martlet raises on purpose: what is wrong, where (flag, file, row, plugin) and what to do next.
-
-The command line prints it without a traceback and exits with ``exit_code``; the Python API raises it.
-"""
+"""Every error that Martlet raises on purpose: what is wrong, where (flag, file, row, plugin) and what to do next."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Home of ``--external_plugins``: ``my_reward.py`` is importable as ``martlet.external.my_reward``.
 
-The list of files travels in an environment variable, so any child process (torchrun rank, spawned data
-worker, inference engine) can unpickle an object defined in one of them: importing this package is all it takes.
+The list travels in an environment variable, so any child process can unpickle an object defined in one of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Every hook a plugin may implement.
 
-``provide_KIND`` takes nothing and yields specs of that kind. Called at most once per process, when something of the
-kind is first asked for; must be cheap (no torch). What a target must be able to do, and what selects it, stands in
-the docstring of the kind's spec, in ``martlet.specs``. ``on_EVENT`` is told that something happened and returns
-nothing; it reaches only plugins that own a component or a set flag of this run, or that the user named. No
+``provide_KIND`` takes nothing and yields specs of that kind, at most once a process; must be cheap (no torch). What a
+target must do, and what selects it, says the docstring of the kind's spec (``specs``). ``on_EVENT`` is told of an event
+and returns nothing; it reaches only plugins that own a component or a set flag of this run, or that the user named. No
 ``firstresult``, no ``tryfirst``: the user chooses by name, and lists keep the order the user wrote.
 """
 

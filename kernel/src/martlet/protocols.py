@@ -47,8 +47,7 @@ class Refused:
 class BoundTemplate(Protocol):
     """A template joined with one tokenizer and one configuration. Pickles."""
 
-    stop_ids: frozenset[int]
-    """Token ids that end an answer."""
+    stop_ids: frozenset[int]  # end an answer
     max_length: int | None
 
     def encode_batch(self, rows: Sequence[Row]) -> Sequence[Encoded | Refused | list[Encoded]]:
@@ -85,8 +84,7 @@ class TrainResult:
     folder: Path
     checkpoint: Path | None
     metrics: dict[str, float]
-    ledger: dict[str, Any]
-    """Rows read, used and dropped by reason; share of supervised tokens."""
+    ledger: dict[str, Any]  # rows read, used and dropped by reason; share of supervised tokens
 
 
 @dataclass

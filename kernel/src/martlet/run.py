@@ -128,16 +128,18 @@ class Run:
 
     def __init__(self, config: Config, words: list[str] | None = None, process: Process | None = None) -> None:
         self.config = config
-        self.words = words or []  # what followed the command, for commands with ``raw=True``
+        self.words = words or []  # of the command line: all, or what followed a command with ``raw=True``
         self.process = process or Process.current()
         self.manager: PluginManager = config.manager
         self.command: str = config.command.name
         self.seed: int = config.value("seed")
         self.logger = logging.getLogger("martlet")
-        self.logger.setLevel(str(config.value("log_level")).upper())
+        rank = self.process.rank  # of several processes the first one speaks; the others warn
+        self.logger.setLevel("WARNING" if rank else str(config.value("log_level")).upper())
         if not self.logger.handlers:
             self.logger.addHandler(_StandardError())
-            self.logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        shown = f"[rank {rank}] " * bool(rank) + "%(levelname)s: %(message)s"
+        self.logger.handlers[0].setFormatter(logging.Formatter(shown))
         self.folder: Path | None = None  # the output folder, once ``open`` was called
         self.record = Record(config, self.process)
         self._built: dict[tuple[str, str, str], Any] = {}
@@ -199,8 +201,8 @@ class Run:
         self.record.save()
 
     def warn(self, text: str) -> None:
-        """Tell the user once, and keep it in ``run.json``."""
-        if text not in self.record.warnings:
+        """Tell the user once, and keep it in ``run.json``. For what all processes find; else ``logger.warning``."""
+        if text not in self.record.warnings and self.process.rank == 0:
             self.logger.warning("%s", text)
             self.record.warnings.append(text)
             self.record.save()
@@ -224,6 +226,8 @@ class Run:
         random.seed(self.seed)
         self.emit("on_process_start", process=self.process)
         self.emit("on_config", config=self.config)  # may refuse, so it comes before anything heavy is imported
+        if self.words and self.process.kind == "main" and self.selected("launchers"):
+            return self.one("launchers")(self)
         target = self.manager.build(self.config.command)
         error: BaseException | None = None
         try:

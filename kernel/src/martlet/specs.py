@@ -33,10 +33,8 @@ def load(ref: Ref) -> Any:
 class Spec:
     """A named component. Everything but ``target`` is known without importing it."""
 
-    kind: ClassVar[str] = ""
-    """Plural; the hook that provides it is ``provide_{kind}``."""
-    label: ClassVar[str] = ""
-    """Singular; what messages and ``--set`` call it."""
+    kind: ClassVar[str] = ""  # plural: the hook that provides it is ``provide_{kind}``
+    label: ClassVar[str] = ""  # singular: what messages and ``--set`` call it
 
     def __init_subclass__(cls, kind: str = "", label: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -93,6 +91,8 @@ class Command(Spec):
     """Which argument groups it takes; ``base`` is always among them."""
     plan: Ref | None = None
     """``(run) -> dict``: what ``martlet plan`` prints beside the settings; loads no weights."""
+    folder: Ref | None = None
+    """``(run) -> Path``: where it will write; a launcher asks, before there are several processes."""
     raw: bool = False
     """Hand the words after the command over unparsed, in ``run.words``."""
     positional: str = ""
@@ -201,6 +201,8 @@ class Trainer(Spec):
 
     contracts: tuple[str, ...] = ("token",)
     """Which losses ``--loss_type`` may name."""
+    command: str = ""
+    """The command that it belongs to, where a flag of that one selects it."""
 
 
 class Tuner(Spec):
@@ -210,11 +212,10 @@ class Tuner(Spec):
 
 
 class Loss(Spec, kind="losses"):
-    """A loss, selected by ``--loss_type``. Contract ``token``: ``(logits (N, V), labels (N,)) -> (N,)``, one a token, 0
-    where the label is -100; the trainer weights, sums and divides by the supervised tokens of the optimizer step."""
+    """A loss. Contract ``token``: ``(logits (N, V), labels (N,)) -> (N,)``, 0 where it is -100. Contract ``pair``:
+    log-probabilities of pairs by keyword ``-> (P,)``. The trainer sums, and divides by those of the optimizer step."""
 
-    contract: str = "token"
-    """``token``, ``pair``, ``policy`` or ``embedding``."""
+    contract: str = "token"  # or ``pair``, ``policy``, ``embedding``
 
 
 class Callback(Spec):
@@ -233,6 +234,10 @@ class Engine(Spec):
 
     can: frozenset[str] = frozenset()
     """Capabilities: ``stream``, ``lora``, ``logprobs``, ``attach``, ..."""
+
+
+class Launcher(Spec):
+    """Starts the processes of a run, each with ``run.words``. Target: ``(run) -> exit status``. By: ``--launcher``."""
 
 
 class Hub(Spec):
