@@ -25,9 +25,9 @@ from .specs import Launcher, Loss, LossScale, Model, ModelPatch, Preprocessor, R
 __all__ = [
     "KINDS", "AgentTemplate", "AmbiguousComponent", "Arguments", "Callback", "CheckpointError", "Command", "Config",
     "ConfigError", "DataError", "Dataset", "DatasetSource", "Engine", "Hub", "Launcher", "Loss", "LossScale",
-    "MartletError", "Model", "ModelPatch", "Origin", "Plugin", "PluginError", "PluginManager", "Preprocessor", "Process",
-    "Reward", "Run", "Spec", "Template", "Trainer", "Tuner", "UnknownComponent", "UsageError", "arguments", "get",
-    "hookimpl", "prepare", "run",
+    "MartletError", "Model", "ModelPatch", "Origin", "Plugin", "PluginError", "PluginManager", "Preprocessor",
+    "Process", "Reward", "Run", "Spec", "Template", "Trainer", "Tuner", "UnknownComponent", "UsageError", "arguments",
+    "get", "hookimpl", "prepare", "run",
 ]  # fmt: skip
 
 

@@ -5,33 +5,33 @@ from __future__ import annotations
 import pytest
 
 from martlet_data.api import prepare as read
-from martlet_train.api import Batch, LossOut, TokenScores, TrainResult, fit, sequence_sum
+from martlet_train.api import Algorithm, Batch, LossOut, TokenScores, TrainResult, fit, sequence_sum
 
 
-class Likelihood:
+class Likelihood(Algorithm):
     """Plain maximum likelihood, written by a stranger."""
 
     def data(self, run, template):
         return read(run, template)
 
     def count(self, batch):
-        return len(batch.targets)
+        return {"tokens": len(batch.targets)}
 
     def loss(self, forward, batch):
         assert isinstance(batch, Batch)
         scores = forward(batch)
         assert isinstance(scores, TokenScores)
-        return LossOut(-scores.logp().sum())
+        return LossOut({"tokens": -scores.logp.sum()})
 
 
 class PerRow(Likelihood):
     """The mean over rows of each row's summed log-likelihood, as preference losses use it."""
 
     def count(self, batch):
-        return batch.sequences
+        return {"rows": batch.sequences}
 
     def loss(self, forward, batch):
-        return LossOut(-sequence_sum(forward(batch).logp(), batch).sum())
+        return LossOut({"rows": -sequence_sum(forward(batch).logp, batch).sum()})
 
 
 SETTINGS = {"max_steps": 2, "logging_steps": 1, "save_strategy": "no"}

@@ -30,8 +30,8 @@ def test_packed_logits_are_those_of_each_row_alone(tmp_path, architecture, atten
     check_isolation(model, "--packing true")
     scorer = Scorer(model)
     with torch.no_grad():
-        together = scorer(model, Collator(0, packed=True)(ROWS)).logits
-        alone = torch.cat([scorer(model, Collator(0)([row])).logits for row in ROWS])
+        together = scorer(model, Collator(0, packed=True)(ROWS)).logp
+        alone = torch.cat([scorer(model, Collator(0)([row])).logp for row in ROWS])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -42,8 +42,8 @@ def test_rows_behind_padding_are_scored_as_alone(tmp_path, architecture, attenti
     check_left_padding(model)
     scorer = Scorer(model)
     with torch.no_grad():
-        together = scorer(model, Collator(0, left=True)(ROWS)).logits
-        alone = torch.cat([scorer(model, Collator(0)([row])).logits for row in ROWS])
+        together = scorer(model, Collator(0, left=True)(ROWS)).logp
+        alone = torch.cat([scorer(model, Collator(0)([row])).logp for row in ROWS])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 

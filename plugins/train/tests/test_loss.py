@@ -16,7 +16,7 @@ from martlet import UsageError
 from martlet.protocols import Encoded
 from martlet_train.batch import Collator
 from martlet_train.losses import cross_entropy, dft
-from martlet_train.scoring import Scorer
+from martlet_train.scoring import Forward, Scorer, TokenScores
 from martlet_train.sft import Supervised
 
 
@@ -50,16 +50,20 @@ def some_rows(count=8, weighted=True):
     return rows
 
 
+def forward_of(model, **options):
+    return Forward(model, Scorer(model, **options), None, logged=True)
+
+
 def step(model, algorithm, batches, **options):
     """Return loss and gradients of one optimizer step over ``batches``."""
-    scorer = Scorer(model, **options)
+    forward = forward_of(model, **options)
     model.zero_grad()
-    count = sum(algorithm.count(batch) for batch in batches)
+    count = sum(algorithm.count(batch)["tokens"] for batch in batches)
     loss = 0.0
     for batch in batches:
-        out = algorithm.loss(lambda one: scorer(model, one), batch)
-        (out.total / count).backward()
-        loss += out.total.item() / count
+        total = algorithm.loss(forward, batch).total["tokens"]
+        (total / count).backward()
+        loss += total.item() / count
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -91,7 +95,7 @@ def test_the_loss_is_what_torch_says_row_by_row(model, algorithm):
 @pytest.mark.parametrize("collate", LAYOUTS)
 def test_computing_supervised_logits_alone_changes_nothing(model, algorithm, collate):
     batch, sft = collate(some_rows()), algorithm()
-    assert Scorer(model).keep == "mask"
+    assert Scorer(model).way == "head"
     expected, gradient = step(model, sft, [batch], keep=False)
     loss, found = step(model, sft, [batch], keep=True)
     assert loss == pytest.approx(expected, rel=1e-6)
@@ -100,24 +104,33 @@ def test_computing_supervised_logits_alone_changes_nothing(model, algorithm, col
 
 def test_only_supervised_positions_go_through_the_output_layer(model):
     seen = []
-    handle = model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
     batch = Collator(0)(some_rows())
-    Scorer(model, keep=False)(model, batch)
-    Scorer(model)(model, batch)
-    handle.remove()
-    assert seen[-1] == len(batch.targets) * model.config.hidden_size < seen[0]
+
+    def measure(logits, targets):
+        seen.append(logits.shape)
+        return {"nothing": targets.float()}
+
+    Scorer(model)(model, batch, measure)
+    assert seen == [(len(batch.targets), model.config.vocab_size)]
+
+
+def plainly(model, batch):
+    with torch.no_grad():
+        return Scorer(model, keep=False)(model, batch).logp
 
 
 def test_a_model_that_cannot_drop_logits_is_found_out(model):
     class Old(type(model)):
         def forward(self, input_ids, attention_mask=None, position_ids=None, use_cache=None):
-            return super().forward(input_ids, attention_mask, position_ids, use_cache=use_cache)
+            out = super().forward(input_ids, attention_mask, position_ids, use_cache=use_cache)
+            out.logits = out.logits - 2 * out.logits.detach().amin()
+            return out
 
     old = Old(model.config)
     old.load_state_dict(model.state_dict())
     batch = Collator(0)(some_rows())
-    assert Scorer(old).keep == "all"
-    torch.testing.assert_close(Scorer(old)(old, batch).logits, Scorer(model)(model, batch).logits)
+    assert Scorer(old).way == "all"
+    torch.testing.assert_close(Scorer(old)(old, batch).logp, plainly(old, batch))
     with pytest.raises(UsageError, match="--use_logits_to_keep true: this model"):
         Scorer(old, keep=True)
 
@@ -127,16 +140,16 @@ def test_a_model_that_takes_columns_alone_is_used_row_by_row(model):
         def forward(self, input_ids, attention_mask=None, position_ids=None, use_cache=None, logits_to_keep=0):
             out = super().forward(input_ids, attention_mask, position_ids, use_cache=use_cache)
             chosen = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            out.logits = out.logits[:, chosen, :]
+            out.logits = 2 * out.logits[:, chosen, :]
             return out
 
     old = Columns(model.config)
     old.load_state_dict(model.state_dict())
     scorer, rows = Scorer(old), some_rows()
-    assert scorer.keep == "columns"
-    for packed in (False, True):
+    assert scorer.way == "columns"
+    for packed in (False, True, False):
         batch = Collator(0, packed=packed)(rows)
-        torch.testing.assert_close(scorer(old, batch).logits, Scorer(model)(model, batch).logits)
+        torch.testing.assert_close(scorer(old, batch).logp, plainly(old, batch))
 
 
 def test_dft_weights_by_probability_without_a_gradient_through_it():
@@ -154,7 +167,7 @@ def test_dft_weights_by_probability_without_a_gradient_through_it():
 def test_label_smoothing_is_torchs(model, algorithm):
     batch = Collator(0)(some_rows(weighted=False))
     with torch.no_grad():
-        logits = Scorer(model)(model, batch).logits
+        logits = model(**batch.model_inputs).logits[batch.rows, batch.columns]
     expected = torch.nn.functional.cross_entropy(logits, batch.targets, label_smoothing=0.2).item()
     assert step(model, algorithm(label_smoothing_factor=0.2), [batch])[0] == pytest.approx(expected, rel=1e-5)
 
@@ -167,8 +180,7 @@ def test_a_loss_of_the_wrong_shape_is_named(model, algorithm):
 
 
 def measured(model, sft, batch):
-    scorer = Scorer(model)
-    found = sft.loss(lambda one: scorer(model, one), batch).measure()
+    found = sft.loss(forward_of(model), batch).metrics
     return {name: float(total) / float(count) for name, (total, count) in found.items()}
 
 
@@ -176,10 +188,14 @@ def test_accuracy_counts_tokens_or_whole_answers(algorithm):
     targets, said = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([1, 2, 3, 4, 0])
     places = {"sequence": torch.tensor([0, 0, 1, 1, 1]), "sequences": 3, "weights": None, "extra": []}
     batch = SimpleNamespace(targets=targets, **places)
-    scores = SimpleNamespace(logits=torch.nn.functional.one_hot(said, 9).float(), targets=targets)
+    logits = torch.nn.functional.one_hot(said, 9).float()
+
+    def forward(batch, measure):
+        return TokenScores(dict(measure(logits, targets)))
+
+    forward.logged = True
     for strategy, expected in [("token", 0.8), ("seq", 0.5)]:
-        out = algorithm(acc_strategy=strategy).loss(lambda one: scores, batch)
-        total, count = out.measure()["token_acc"]
+        total, count = algorithm(acc_strategy=strategy).loss(forward, batch).metrics["token_acc"]
         assert float(total) / float(count) == pytest.approx(expected)
 
 

@@ -94,5 +94,5 @@ def test_a_loss_for_pairs_is_refused(train, tmp_path):
     from pathlib import Path
 
     standins = str(Path(__file__).parent / "standins.py")
-    with pytest.raises(UsageError, match="--loss_type pairs is a pair loss; sft takes: token"):
+    with pytest.raises(UsageError, match="--loss_type pairs is a pair loss; sft takes token losses: "):
         train(loss_type="pairs", external_plugins=[standins, str(plugin)])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
     from martlet_data.api import Prepared
 
-    from .batch import Batch
-    from .scoring import TokenScores
+    from .batch import Batch, Collator, Row
+    from .scoring import Forward
 
 Measured = Mapping[str, "tuple[Tensor | float, Tensor | float]"]
 """Name -> (sum, count), added up over batches and processes before the one is divided by the other."""
@@ -24,21 +25,37 @@ Measured = Mapping[str, "tuple[Tensor | float, Tensor | float]"]
 class LossOut:
     """The loss of one batch."""
 
-    total: Tensor
-    """Sum of the weighted losses. The core divides it by ``Algorithm.count`` of the whole optimizer step, so no
-    algorithm has to know how a step is split into batches and processes."""
-    measure: Callable[[], Measured] | None = None
-    """What to log beside the loss (``token_acc``); called only for steps that are logged, and in evaluation."""
+    total: dict[str, Tensor]
+    """Sums of losses, by what divides them: ``Algorithm.count`` of the whole optimizer step, over all processes. So no
+    algorithm has to know how a step is split. The loss of the step is the sum of these means."""
+    metrics: Measured = field(default_factory=dict)
+    """What to log beside the loss (``token_acc``); wanted only where ``Forward.logged``."""
 
 
-class Algorithm(Protocol):
+class Algorithm(ABC):
     """Supervised fine-tuning, a preference loss, ..."""
 
+    reference: ClassVar[bool] = False
+    """It calls ``forward.reference``."""
+    group: ClassVar[int] = 1
+    """Encoded rows that make one unit and stay together: 2 for the chosen and the rejected of a pair."""
+
+    @abstractmethod
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         """Read and encode the rows."""
 
-    def count(self, batch: Batch) -> int:
-        """Return what the batch adds to the divisor of the loss: supervised tokens, or pairs. Read on the CPU."""
+    @abstractmethod
+    def count(self, batch: Batch) -> dict[str, int]:
+        """Return what the batch adds to each divisor: ``{"tokens": 812}``. Read on the CPU."""
 
-    def loss(self, forward: Callable[[Batch], TokenScores], batch: Batch) -> LossOut:
+    @abstractmethod
+    def loss(self, forward: Forward, batch: Batch) -> LossOut:
         """Run ``forward`` as often as needed and return the loss."""
+
+    def begin(self, forward: Forward, batches: Iterable[Batch]) -> None:  # noqa: B027
+        """See this process's batches of an optimizer step, or of an evaluation, before the first loss of them."""
+
+    @staticmethod
+    def collate(rows: Sequence[Row], numbers: Sequence[int], collator: Collator) -> Batch:
+        """Make a batch of rows, ``group`` by ``group``; ``numbers`` are their places in the dataset. Runs anywhere."""
+        return collator(rows, numbers)

@@ -1,17 +1,32 @@
 """The training core, for other distributions. Semantic versioning holds for what is listed here.
 
 A trainer of another distribution is one function, ``def dpo(run): return fit(run, Dpo(run))``: it says which rows it
-trains on and what their loss is; ``fit`` does everything else (model, tuner, batches, steps, evaluation, checkpoints,
-resuming, logs).
+trains on and what their loss is; ``fit`` does everything else (model, reference model, tuner, batches, steps,
+evaluation, checkpoints, resuming, logs).
 """
 
 from __future__ import annotations
 
 from martlet.protocols import TrainResult
 
-from .algorithm import Algorithm, LossOut
-from .batch import Batch, sequence_sum
+from .algorithm import Algorithm, LossOut, Measured
+from .batch import Batch, Collator, Row, sequence_sum
 from .core import fit
-from .scoring import TokenScores
+from .head import Measure
+from .scoring import Forward, TokenScores, log_probabilities
 
-__all__ = ["Algorithm", "Batch", "LossOut", "TokenScores", "TrainResult", "fit", "sequence_sum"]
+__all__ = [
+    "Algorithm",
+    "Batch",
+    "Collator",
+    "Forward",
+    "LossOut",
+    "Measure",
+    "Measured",
+    "Row",
+    "TokenScores",
+    "TrainResult",
+    "fit",
+    "log_probabilities",
+    "sequence_sum",
+]

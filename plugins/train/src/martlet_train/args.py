@@ -142,6 +142,15 @@ class TrainerArguments:
     """Communication library between processes: nccl, gloo, ... Default: by the device."""
     ddp_timeout: int = field(default=1800, metadata={"ge": 1})
     """Seconds that a process waits for the others before it gives up."""
+    deepspeed: str | None = None
+    """Divide the state of training over the processes with DeepSpeed: zero1, zero2, zero3, zero2_offload,
+    zero3_offload, zero0 (nothing is divided), a JSON file of DeepSpeed's settings, or JSON itself."""
+    zero_hpz_partition_size: int | None = field(default=None, metadata={"ge": 1})
+    """With zero3: keep a second copy of the weights, divided over so many processes (ZeRO++), mostly those of one
+    machine."""
+    fsdp: str | None = None
+    """Divide weights, gradients and optimizer state over the processes with torch's FSDP2: fsdp2, or a JSON file of
+    its settings. Needs GPUs."""
     push_to_hub: bool = False
     """Upload the last checkpoint to the hub when training has ended."""
     hub_model_id: str | None = None
@@ -169,8 +178,8 @@ class TrainArguments:
     """Lay the rows of a batch one behind another instead of padding them; they cannot see one another."""
     padding_side: str = field(default="right", metadata={"choices": ("right", "left")})
     """Where the shorter rows of a batch are filled up. The loss is the same. Inference always pads on the left."""
-    loss_type: str | None = field(default=None, metadata={"component": "losses", "unset": "cross_entropy"})
-    """Loss to minimise. Default: cross entropy."""
+    loss_type: list[str] | None = field(default=None, metadata={"component": "losses", "unset": "cross_entropy"})
+    """Loss to minimise. Default: cross entropy, under `rlhf` what the algorithm says. Some mix several."""
     use_logits_to_keep: bool | None = None
     """Compute logits for supervised tokens alone: less memory. Default: where the model can."""
     acc_strategy: str = field(default="token", metadata={"choices": ("token", "seq")})
@@ -181,3 +190,23 @@ class TrainArguments:
     """Write into a new folder `vN-date-time` under `--output_dir`, so that nothing is overwritten."""
     create_checkpoint_symlink: bool = True
     """Keep the links `last` and `best` to checkpoints in the run's folder."""
+
+
+@dataclass
+class RlhfArguments:
+    """What the algorithms that align a model have in common."""
+
+    rlhf_type: str = field(default="dpo", metadata={"component": "trainers", "owner": "preference", "important": True})
+    """Algorithm: how the preferences become a loss."""
+    beta: float | None = field(default=None, metadata={"ge": 0, "important": True})
+    """How strongly the model is held to the reference, or the preferences are scaled. Default: the algorithm's."""
+    ref_model: str | None = field(default=None, metadata={"path": True})
+    """Reference model. Default: without adapters the model as it was, with them the model without its adapter."""
+    ref_adapters: list[str] = field(default_factory=list, metadata={"path": True, "restore": False})
+    """Adapter of the reference model: where training goes on with an adapter, mostly that one."""
+    ref_model_type: str | None = None
+    """Family of the reference model. Chosen from its id and config.json when not given."""
+    ref_model_revision: str | None = None
+    """Branch, tag or commit of the reference model to download from a hub."""
+    precompute_ref_log_probs: bool = False
+    """Run the reference model once over all rows before training, keep what it says, and free its memory."""

@@ -51,6 +51,14 @@ class Batch:
     extra: list[dict[str, Any]] = field(default_factory=list)
     """(S,): what the rows brought along for losses and metrics."""
     packed: bool = False
+    ends: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """(S,) i64: where the last token of each sequence stands in the flattened ``input_ids``."""
+    numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """(S,) i64: which row of the dataset each sequence is; empty for a stream."""
+    filler: bool = False
+    """It is computed so that every process takes as many batches, and counts for nothing."""
+    attached: dict[str, Batch] = field(default_factory=dict)
+    """Further batches of an algorithm."""
 
     @property
     def tokens(self) -> int:
@@ -67,6 +75,7 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {"model_inputs": {name: change(x) for name, x in self.model_inputs.items()}}
+        changed["attached"] = {name: batch._map(change) for name, batch in self.attached.items()}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Tensor):
@@ -106,7 +115,7 @@ class Collator:
     left: bool = False
     """Put the padding before the rows."""
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
+    def __call__(self, rows: Sequence[Row], numbers: Sequence[int] = ()) -> Batch:
         lengths = [len(row.input_ids) for row in rows]
         places = [_supervised(row, np.asarray(row.labels, dtype=np.int64)) for row in rows]
         starts = self._starts(lengths)
@@ -123,7 +132,14 @@ class Collator:
             weights=_weights(rows, places),
             extra=[row.extra for row in rows],
             packed=self.packed,
+            ends=torch.from_numpy(self._ends(lengths, starts)),
+            numbers=torch.tensor(list(numbers), dtype=torch.int64),
         )
+
+    def _ends(self, lengths: list[int], starts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        lines = 0 if self.packed else np.arange(len(lengths)) * max(lengths)
+        ends: np.ndarray[Any, Any] = lines + starts + np.asarray(lengths) - 1
+        return ends
 
     def _starts(self, lengths: list[int]) -> np.ndarray[Any, Any]:
         """Return the column of the first token of each row."""

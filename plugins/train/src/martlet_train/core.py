@@ -149,7 +149,7 @@ class Setup:
         scorer = Scorer(
             self.model, keep=self.ours.use_logits_to_keep, router_logits=self.flags.router_aux_loss_coef > 0
         )
-        feeding = Feeding(self.run, self.args, self.template, self.prepared, self.loaded.processor)
+        feeding = Feeding(self.run, self.algorithm, self.args, self.template, self.prepared, self.loaded.processor)
         self.loader, facts = feeding.training()
         self.units_per_step = facts["units_per_step"]
         if self.resume is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import TrainingArguments
@@ -14,6 +15,7 @@ from martlet.protocols import BoundTemplate
 from martlet_data.api import EncodedDataset, Packs, Prepared, SampleStream, pack
 from martlet_data.args import DataArguments
 
+from .algorithm import Algorithm
 from .args import TrainArguments, TrainerArguments
 from .batch import Collator, Row
 from .loading import Batches, Loader, make_loader
@@ -32,6 +34,7 @@ class Feeding:
     """How the rows of a run become its batches."""
 
     run: Run
+    algorithm: Algorithm
     args: TrainingArguments
     template: BoundTemplate
     prepared: Prepared
@@ -51,17 +54,17 @@ class Feeding:
         rows = self.prepared.eval
         if rows is None or not len(rows) or (self.args.eval_strategy == "no" and not self.args.eval_on_start):
             return None
-        order = EpochOrder(units=len(rows), seed=0, shuffle=False)
+        order = EpochOrder(units=len(rows) // self.algorithm.group, seed=0, shuffle=False)
         return self._loader(rows, BatchSampler(order, self.flags.per_device_eval_batch_size, **self._share()))
 
     def _map(self, rows: Any) -> tuple[Loader, Facts]:
         """Take rows by number: an ``EncodedDataset``, or one that is encoded when fetched and knows no lengths."""
         flags, packs = self.flags, self._packs(rows) if self.ours.packing else None
         order = EpochOrder(
-            units=len(rows) if packs is None else len(packs),
+            units=len(rows) // self.algorithm.group if packs is None else len(packs),
             seed=self.run.config[DataArguments].data_seed,
             shuffle=flags.train_dataloader_shuffle,
-            lengths=rows.lengths.tolist() if flags.group_by_length else None,
+            lengths=self._lengths(rows).tolist() if flags.group_by_length else None,
             per_step=flags.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
         )
         sampler = BatchSampler(
@@ -86,17 +89,23 @@ class Feeding:
         }
         return self._loader(rows, sampler), facts
 
+    def _lengths(self, rows: EncodedDataset) -> Any:
+        """Return the tokens of each group of rows that stays together."""
+        return rows.lengths.reshape(-1, self.algorithm.group).sum(axis=1)
+
     def _packs(self, rows: EncodedDataset) -> Packs:
-        roomy = max(PACK, int(rows.lengths.max()))
-        capacity = self.ours.packing_length or min(roomy, self.template.max_length or roomy)
-        longest = int(rows.lengths.argmax())
-        if rows.lengths[longest] > capacity:
+        lengths, group = self._lengths(rows), self.algorithm.group
+        roomy = max(PACK, int(lengths.max()))
+        capacity = self.ours.packing_length or min(roomy, (self.template.max_length or roomy) * group)
+        longest = int(lengths.argmax())
+        if lengths[longest] > capacity:
+            limit = capacity // group
             raise DataError(
-                f"{rows.origin(longest)} has {rows.lengths[longest]} tokens and fits no pack of {capacity}. Raise "
-                f"--packing_length, or let --max_length {capacity} drop or cut such rows."
+                f"{rows.origin(longest * group)} has {lengths[longest]} tokens and fits no pack of {capacity}. Raise "
+                f"--packing_length, or let --max_length {limit} drop or cut such rows."
             )
-        packs = pack(rows.lengths, capacity, self.ours.packing_num_proc)
-        log.info("%s rows fill %s packs of %s to %.1f%%.", len(rows), len(packs), capacity, 100 * packs.fill)
+        packs = pack(lengths, capacity, self.ours.packing_num_proc)
+        log.info("%s rows fill %s packs of %s to %.1f%%.", len(lengths), len(packs), capacity, 100 * packs.fill)
         self.run.note("packing", {"packs": len(packs), "capacity": capacity, "fill": round(packs.fill, 4)})
         return packs
 
@@ -112,20 +121,23 @@ class Feeding:
             passes=flags.max_epochs,
             **self._share(),
         )
-        loader = StreamLoader(stream, layout, self._collator(), **self._workers())
+        loader = StreamLoader(stream, layout, self._collate(), **self._workers())
         return loader, loader.facts()
 
     def _loader(self, rows: Sequence[Row], sampler: BatchSampler) -> Loader:
-        return make_loader(Batches(rows, self._collator()), sampler, **self._workers())
+        return make_loader(Batches(rows, self._collate()), sampler, **self._workers())
 
-    def _collator(self) -> Collator:
+    def _collate(self) -> Any:
+        """Return what makes a batch of rows and their numbers. Pickles."""
         tokenizer, packed = self.processor, self.ours.packing or self.ours.padding_free
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return Collator(pad or 0, packed=packed, left=self.ours.padding_side == "left")
+        collator = Collator(pad or 0, packed=packed, left=self.ours.padding_side == "left")
+        return partial(self.algorithm.collate, collator=collator)
 
     def _share(self) -> dict[str, Any]:
-        """Return which share of every batch is this process's."""
-        return {"rank": self.args.process_index, "world_size": self.args.world_size}
+        """Return which share of every batch is this process's, and what stays together in one."""
+        group = self.algorithm.group
+        return {"rank": self.args.process_index, "world_size": self.args.world_size, "group": group}
 
     def _workers(self) -> dict[str, Any]:
         """Return how loaders use data workers."""

@@ -7,6 +7,7 @@ convolution), or positions that a model counts for itself, would let one row lea
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,8 @@ def check_left_padding(model: nn.Module) -> None:
     ids = torch.cat([padding, document]).repeat(2, 1)  # some models look at the mask of several rows only
     with evaluating(model):
         alone = _logits(model, [document])
-        padded = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-    change = _change(padded[0, LENGTH:].float(), alone, alone)
+        padded = _call(model, input_ids=ids, attention_mask=mask, position_ids=positions)
+    change = _change(padded[0, LENGTH:], alone, alone)
     if change > TOLERANCE.get(next(model.parameters()).dtype, COARSE):
         raise UsageError(
             f"{flag}: padding changes what {type(base).__name__} makes of the row behind it (its logits by "
@@ -77,6 +78,14 @@ def _change(one: Tensor, other: Tensor, usual: Tensor) -> float:
 def _logits(model: nn.Module, documents: list[Tensor]) -> Tensor:
     """Return (T, V) f32 logits of the documents laid one behind another."""
     positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in documents])
-    output = model(input_ids=torch.cat(documents)[None], position_ids=positions[None], use_cache=False)
-    logits: Tensor = output.logits[0].float()
-    return logits
+    return _call(model, input_ids=torch.cat(documents)[None], position_ids=positions[None])[0]
+
+
+def _call(model: nn.Module, **inputs: Tensor) -> Tensor:
+    """Return f32 logits; of a model that classifies sequences, the hidden states, for it gives one score a row."""
+    base: Any = base_of(model)
+    if base.get_output_embeddings() is not None:
+        logits: Tensor = model(**inputs, use_cache=False).logits
+        return logits.float()
+    hidden: Tensor = getattr(base, base.base_model_prefix)(**inputs, use_cache=False)[0]
+    return hidden.float()

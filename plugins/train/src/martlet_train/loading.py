@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from martlet import MartletError
 
-from .batch import IGNORED, Batch, Collator, Row
+from .batch import IGNORED, Batch, Row
 from .sampling import BatchSampler
 
 
@@ -31,8 +31,8 @@ class Unsupervised:
 class Batches(Dataset[Batch]):
     """Rows by lists of their numbers, as ``BatchSampler`` yields them, collated where they are read."""
 
-    def __init__(self, rows: Sequence[Row], collator: Collator) -> None:
-        self.rows, self.collator = rows, collator
+    def __init__(self, rows: Sequence[Row], collate: Callable[[list[Row], list[int]], Batch]) -> None:
+        self.rows, self.collate = rows, collate
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,7 +40,9 @@ class Batches(Dataset[Batch]):
     def __getitems__(self, numbers: list[int]) -> Batch | MartletError:
         """Return a batch, or the error that ends the run: raised in a data worker, it would lose its words."""
         try:
-            return self.collator([self._row(number) for number in numbers])
+            batch = self.collate([self._row(number) for number in numbers], numbers)
+            batch.filler = numbers[0] < 0
+            return batch
         except MartletError as error:
             return error
 

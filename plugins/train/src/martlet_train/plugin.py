@@ -21,6 +21,7 @@ def provide_commands() -> Iterable[Command]:
         summary="Continue pre-training on plain text.",
         roles=ROLES,
         plan="martlet_train.plan:plan",
+        folder="martlet_train.output:choose_folder",
         defaults={"use_chat_template": False, "loss_scale": "all"},
     )
     yield Command(
@@ -29,6 +30,16 @@ def provide_commands() -> Iterable[Command]:
         summary="Fine-tune on conversations (supervised fine-tuning).",
         roles=ROLES,
         plan="martlet_train.plan:plan",
+        folder="martlet_train.output:choose_folder",
+    )
+    yield Command(
+        "rlhf",
+        "martlet_train.rlhf:main",
+        summary="Align a model with preferences, by the algorithm that --rlhf_type names.",
+        roles=(*ROLES, "rlhf"),
+        plan="martlet_train.plan:plan",
+        folder="martlet_train.output:choose_folder",
+        defaults={"loss_scale": "last_round"},
     )
 
 
@@ -47,6 +58,12 @@ def provide_arguments() -> Iterable[Arguments]:
         summary="packing, loss, callbacks",
         roles=("train",),
         resolve="martlet_train.resolve:choose_train",
+    )
+    yield Arguments(
+        "rlhf",
+        "martlet_train.args:RlhfArguments",
+        summary="alignment: the algorithm and its reference model",
+        roles=("rlhf",),
     )
 
 

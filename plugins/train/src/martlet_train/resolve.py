@@ -98,11 +98,12 @@ def choose_train(config: Config) -> Iterable[Choice]:
     """Fill the flags of ``TrainArguments`` that are None."""
     length = _value(config, "max_length")
     if config.value("packing") and config.value("packing_length") is None and length:
-        yield "packing_length", length, "follows --max_length"
+        sides = 2 if _value(config, "rlhf_type") else 1
+        yield "packing_length", sides * length, "twice --max_length: pairs" if sides == 2 else "follows --max_length"
     if config.value("lazy_tokenize") is None:
         yield "lazy_tokenize", False, "rows are text"
     if config.value("loss_type") is None and config.value("enable_dft_loss"):
-        yield "loss_type", "dft", "--enable_dft_loss true"
+        yield "loss_type", ["dft"], "--enable_dft_loss true"
 
 
 def _without_effect(config: Config) -> Iterable[str]:
@@ -211,8 +212,8 @@ def check(config: Config) -> None:
         *_stream_faults(config),
         *_lazy_faults(config),
         (
-            train.loss_type not in (None, "dft") and loop.enable_dft_loss,
-            f"--enable_dft_loss true and --loss_type {train.loss_type} each name a loss; choose one.",
+            train.loss_type not in (None, ["dft"]) and loop.enable_dft_loss,
+            f"--enable_dft_loss true and --loss_type {' '.join(train.loss_type or ())} each name a loss; choose one.",
         ),
         (
             loop.dataloader_num_workers == 0 and config.is_set("dataloader_prefetch_factor"),

@@ -1,8 +1,8 @@
 """Which rows make up which batch: a pure function of the seed and the epoch, so that a resumed run finds its place.
 
-A *unit* is what counts as one in the batch size: a row or, with packing, a pack of rows. An epoch is one order of all
-units. Batches are cut from it one after the other, so the units of an optimizer step are the same however they are
-split into batch size, accumulation and processes.
+A *unit* is what counts as one in the batch size: a row, a pair of rows or, with packing, a pack of such. An epoch is
+one order of all units. Batches are cut from it one after the other, so the units of an optimizer step are the same
+however they are split into batch size, accumulation and processes.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ class BatchSampler(Sampler[list[int]]):
         batch_size: int,
         *,
         packs: Sequence[Sequence[int]] | None = None,
+        group: int = 1,
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.order, self.batch_size, self.packs, self.drop_last = order, batch_size, packs, drop_last
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.group = rank, world_size, group
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -85,7 +86,9 @@ class BatchSampler(Sampler[list[int]]):
             start = index * together + self.rank * self.batch_size
             units = order[start : min(start + self.batch_size, (index + 1) * together)]
             rows = [row for unit in units for row in self._rows(unit)]
-            yield rows or [-1 - self._rows(order[0])[0]]
+            yield rows or [-1 - row for row in self._rows(order[0])[: self.group]]
 
     def _rows(self, unit: int) -> Sequence[int]:
-        return (unit,) if self.packs is None else self.packs[unit]
+        """Return the rows of a unit: ``group`` rows that stand side by side, or those of every group in a pack."""
+        groups = (unit,) if self.packs is None else self.packs[unit]
+        return groups if self.group == 1 else [one * self.group + at for one in groups for at in range(self.group)]

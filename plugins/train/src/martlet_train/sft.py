@@ -11,7 +11,7 @@ from martlet.protocols import BoundTemplate, TrainResult
 from martlet_data.api import Prepared, prepare
 from martlet_data.args import DataArguments
 
-from .algorithm import LossOut, Measured
+from .algorithm import Algorithm, LossOut, Measured
 from .args import TrainArguments, TrainerArguments
 from .core import fit
 
@@ -19,18 +19,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .batch import Batch
-    from .scoring import TokenScores
+    from .scoring import Forward
 
 
 def main(run: Run) -> TrainResult:
     """Run the trainer that is named like the command. Commands ``sft`` and ``pt``."""
-    accepted = cast(Trainer, run.spec(Trainer, run.command)).contracts
-    for loss in cast(list[Loss], run.selected(Loss)):
-        if loss.contract not in accepted:
-            takes = ", ".join(accepted)
-            raise UsageError(f"--loss_type {loss.name} is a {loss.contract} loss; {run.command} takes: {takes}.")
+    check_losses(run, cast(Trainer, run.spec(Trainer, run.command)))
     result: TrainResult = run.get(Trainer, run.command)(run)
     return result
+
+
+def check_losses(run: Run, trainer: Trainer) -> None:
+    """Refuse a model of another task than the trainer's, and a loss that is not of a contract that it takes."""
+    made_for = trainer.defaults.get("task_type", "causal_lm")
+    if run.config.is_set("task_type") and (task := run.config.value("task_type")) != made_for:
+        raise UsageError(f"--task_type {task}: {trainer.name} trains models of {made_for}. Leave the flag out.")
+    if not trainer.contracts and run.config.is_set("loss_type"):
+        raise UsageError(f"--loss_type: {trainer.name} has a loss of its own. Leave the flag out.")
+    for loss in cast(list[Loss], run.selected(Loss)) if trainer.contracts else ():
+        if loss.contract not in trainer.contracts:
+            known = sorted(one.name for _, one in run.manager.specs(Loss) if one.contract in trainer.contracts)
+            takes = f"{' and '.join(trainer.contracts)} losses: {', '.join(known)}"
+            raise UsageError(f"--loss_type {loss.name} is a {loss.contract} loss; {trainer.name} takes {takes}.")
 
 
 def sft(run: Run) -> TrainResult:
@@ -45,7 +55,7 @@ def _check_metric(name: str) -> None:
         raise UsageError(f"--metric_for_best_model {name}: an evaluation brings no such metric. {suggest(name, known)}")
 
 
-class Supervised:
+class Supervised(Algorithm):
     """Cross entropy, or what ``--loss_type`` names, on the tokens that the template marks."""
 
     def __init__(self, run: Run) -> None:
@@ -64,42 +74,47 @@ class Supervised:
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         return prepare(run, template, lazy=bool(run.config[TrainArguments].lazy_tokenize))
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.targets)
+    def count(self, batch: Batch) -> dict[str, int]:
+        return {"tokens": len(batch.targets)}
 
-    def loss(self, forward: Callable[[Batch], TokenScores], batch: Batch) -> LossOut:
-        scores = forward(batch)
-        losses = self._losses(scores)
-        if self.smoothing:
-            even = scores.logits.logsumexp(-1) - scores.logits.mean(-1)
-            losses = (1 - self.smoothing) * losses + self.smoothing * even
+    def loss(self, forward: Forward, batch: Batch) -> LossOut:
+        def measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+            losses = self._losses(logits, targets)
+            if self.smoothing:
+                even = logits.logsumexp(-1) - logits.mean(-1)
+                losses = (1 - self.smoothing) * losses + self.smoothing * even
+            right = {"right": (logits.argmax(-1) == targets).float()} if forward.logged else {}
+            return {"loss": losses, **right}
+
+        scores = forward(batch, measure)
+        losses = scores.values["loss"]
         total = (losses if batch.weights is None else losses * batch.weights).sum()
         if self.router_weight and scores.aux_loss is not None:
             # A mean over the batch's tokens, so weighted like them; it depends on the split, being no sum over tokens.
             total = total + self.router_weight * scores.aux_loss * len(batch.targets)
-        return LossOut(total, lambda: self._measure(scores, losses.detach(), batch))
+        metrics = self._metrics(scores.values["right"], losses.detach(), batch) if forward.logged else {}
+        return LossOut({"tokens": total}, metrics)
 
-    def _losses(self, scores: TokenScores) -> Tensor:
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return one number a token; what a stranger's loss does wrong is said to be its fault."""
         import torch
 
         try:
-            losses = self.token_loss(scores.logits, scores.targets)
+            losses = self.token_loss(logits, targets)
         except (MartletError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise MartletError(f"--loss_type {self.name} failed: {told(error, __file__)}.") from error
-        if not isinstance(losses, torch.Tensor) or losses.shape != scores.targets.shape:
+        if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape:
             shape = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else None
             what = shape or type(losses).__name__
             raise UsageError(
-                f"--loss_type {self.name} returned {what} for {len(scores.targets)} tokens; a token loss returns one "
+                f"--loss_type {self.name} returned {what} for {len(targets)} tokens; a token loss returns one "
                 "number a token."
             )
         return losses
 
-    def _measure(self, scores: TokenScores, losses: Tensor, batch: Batch) -> Measured:
-        right = scores.logits.detach().argmax(-1) == scores.targets
+    def _metrics(self, right: Tensor, losses: Tensor, batch: Batch) -> Measured:
         if self.accuracy == "seq":
             from .batch import sequence_sum
 

@@ -1,14 +1,14 @@
 """Batches of a stream: the same for any number of data workers, equally many for every process, and resumable.
 
-A *unit* is a row or a pack, as in ``sampling``. The units of a pass over the data are put into groups, one for each
-batch of all processes, and a process takes its share of each. Every process reads and encodes the whole stream, so none
-has to ask another whether it has a row left.
+A *unit* is a row, a pair of rows or a pack, as in ``sampling``. The units of a pass over the data are put into groups,
+one for each batch of all processes, and a process takes its share of each. Every process reads and encodes the whole
+stream, so none has to ask another whether it has a row left.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainerCallback
 
-from martlet import CheckpointError
+from martlet import CheckpointError, UsageError
 from martlet_data.api import Encoder, Outcome, Place, SampleStream, Task, Window, pack
 
-from .batch import Batch, Collator, Row
+from .batch import Batch, Row
 from .checkpoint_index import write_text
 from .loading import WorkerStart, as_it_is, unsupervised
 
@@ -43,6 +43,8 @@ class Layout:
     rank: int = 0
     world_size: int = 1
     drop_last: bool = False
+    group: int = 1
+    """Encoded rows that make one unit and stay together: 2 for a pair."""
     capacity: int | None = None
     """Tokens in a pack; None to leave rows single."""
     seed: int = 0
@@ -90,7 +92,7 @@ class StreamLoader:
         self,
         stream: SampleStream,
         layout: Layout,
-        collator: Collator,
+        collate: Callable[[Sequence[Row], Sequence[int]], Batch],
         *,
         workers: int = 0,
         prefetch: int | None = None,
@@ -98,7 +100,14 @@ class StreamLoader:
         persistent: bool = False,
         worker_init: Callable[[int], None] | None = None,
     ) -> None:
-        self.stream, self.layout, self.collator = stream, layout, collator
+        longest = (stream.max_length or 0) * layout.group
+        if layout.group > 1 and layout.capacity is not None and longest > layout.capacity:
+            raise UsageError(
+                f"--packing true with --streaming true: the {layout.group} conversations of a row stay in one pack, so "
+                f"--max_length ({stream.max_length}) may be {layout.capacity // layout.group} at most, or "
+                f"--packing_length ({layout.capacity}) {longest} at least."
+            )
+        self.stream, self.layout, self.collate = stream, layout, collate
         self.dataset = Encoding(stream.encoder)
         self.pin_memory = pin_memory and torch.accelerator.is_available()
         self.passes = 0
@@ -127,9 +136,10 @@ class StreamLoader:
             for group in self._groups():
                 self._last = (group[-1].window, group[-1].number + 1)
                 count += 1
-                yield self._batch(_rows(self._share(group)) or [_filler(group)])
+                rows = _rows(self._share(group))
+                yield self._batch(rows) if rows else self._filler(group)
             for _ in range(-count % self.layout.accumulation):  # the loop takes whole steps alone
-                yield self._batch([_filler(group)])
+                yield self._filler(group)
             self.passes += 1
             self._begin, self._done = self.stream.next_pass(self.passes), 0
 
@@ -160,10 +170,12 @@ class StreamLoader:
 
     def _arranged(self, window: Window) -> list[list[int]]:
         """Return the units of a window in the order in which they are trained on: a function of the place alone."""
-        capacity, lengths = self.layout.capacity, window.rows.lengths
-        units = [[row] for row in range(len(lengths))]
+        capacity, group = self.layout.capacity, self.layout.group
+        lengths = window.rows.lengths.reshape(-1, group).sum(axis=1)
+        together = [[one] for one in range(len(lengths))]
         if capacity is not None:
-            units = [found.tolist() for found in pack(lengths, capacity)]
+            together = [found.tolist() for found in pack(lengths, capacity)]
+        units = [[one * group + at for one in ones for at in range(group)] for ones in together]
         if not self.stream.shuffle:
             return units
         epoch = window.place.epoch if self.layout.reshuffle else 0
@@ -175,8 +187,14 @@ class StreamLoader:
         return iter(self._encoded)
 
     def _batch(self, rows: list[Row]) -> Batch:
-        batch = self.collator(rows)
+        batch = self.collate(rows, ())
         return batch.pin_memory() if self.pin_memory else batch
+
+    def _filler(self, group: list[Unit]) -> Batch:
+        """Return a batch that is computed and counts for nothing."""
+        batch = self._batch([unsupervised(row) for row in _rows(group[:1])[: self.layout.group]])
+        batch.filler = True
+        return batch
 
     # Checkpoints
 
@@ -215,11 +233,6 @@ class StreamLoader:
 
 def _rows(units: Iterable[Unit]) -> list[Row]:
     return [unit.window.rows[row] for unit in units for row in unit.rows]
-
-
-def _filler(group: list[Unit]) -> Row:
-    """Return a row that is computed and counts for nothing."""
-    return unsupervised(_rows(group[:1])[0])
 
 
 class CountPasses(TrainerCallback):  # type: ignore[misc]

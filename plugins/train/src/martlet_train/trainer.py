@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,14 @@ from martlet import Run
 
 from .algorithm import Algorithm
 from .batch import Batch
+from .head import Measure
 from .interruption import Interrupted, Interruption, Stopped
 from .loading import Loader
 from .metrics import Tally
 from .processes import Processes
 from .resuming import Resume
 from .saving import Checkpoints
-from .scoring import Scorer, TokenScores
+from .scoring import Forward, Scorer, TokenScores
 from .streaming import StreamLoader
 
 
@@ -49,6 +50,12 @@ class Job:
     callbacks: list[TrainerCallback] = field(default_factory=list)
     exact_mean: bool = True
     """Divide by what all processes count, not by each one's own."""
+    reference: Callable[[Batch, Measure], TokenScores] | None = None
+    """The reference model, for algorithms that need one."""
+
+
+Counts = dict[str, float]
+"""What the sums of an optimizer step are divided by: see ``Algorithm.count``."""
 
 
 class CoreTrainer(Trainer):
@@ -91,24 +98,28 @@ class CoreTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], float]:
+    ) -> tuple[list[Batch], Counts]:
         """End the epoch with the rows of a stream; upstream would go on asking up to the last step."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.control.should_epoch_stop |= not batches
         return batches, count
 
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> float:
-        """Count the whole optimizer step, over all processes: the divisor of the exact mean."""
-        count = float(sum(self.algorithm.count(batch) for batch in batch_samples))
-        if self.job.exact_mean and self.args.world_size > 1:
-            count = float(self.processes.sum(torch.tensor(count, device=device)).item())
-        return max(count, 1.0)
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Counts:
+        """Count the whole optimizer step, over all processes: the divisors of the exact mean."""
+        counts: Counts = {}
+        for batch in batch_samples:
+            for name, count in self.algorithm.count(batch).items():
+                counts[name] = counts.get(name, 0.0) + (0.0 if batch.filler else count)
+        if self.job.exact_mean and self.args.world_size > 1 and counts:
+            values = self.processes.sum(torch.tensor(list(counts.values()), dtype=torch.float64, device=device))
+            counts = dict(zip(counts, values.tolist(), strict=True))
+        if batch_samples:
+            self.algorithm.begin(self._forward(), (batch.to(device) for batch in batch_samples if not batch.filler))
+        return {name: max(count, 1.0) for name, count in counts.items()}
 
     # One step
 
-    def training_step(
-        self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | float | None = None
-    ) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Counts | None = None) -> Tensor:
         """Compute the loss of one batch and its gradients."""
         if not (model.training and self._optimizer_trains):
             model.train()
@@ -126,19 +137,22 @@ class CoreTrainer(Trainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | float | None = None,
+        num_items_in_batch: Counts | None = None,
     ) -> Tensor:
-        """Return the algorithm's sum for this batch, divided by the count of the step."""
-        out = self.algorithm.loss(lambda batch: self.scores(model, batch), inputs)
-        if out.measure and self._is_logged():
-            self.tally.add(out.measure())
-        loss = out.total / num_items_in_batch
+        """Return the algorithm's sums for this batch, divided by the counts of the step."""
+        forward = self._forward(model)
+        out = self.algorithm.loss(forward, inputs)
+        if forward.logged and not inputs.filler:
+            self.tally.add(out.metrics)
+        counts = num_items_in_batch or {}
+        loss = torch.stack([total / counts[name] for name, total in out.total.items()]).sum() * (not inputs.filler)
         # DistributedDataParallel averages gradients over processes; the divisor already counts all of them.
         return loss * self.args.world_size if self.job.exact_mean and self.args.world_size > 1 else loss
 
-    def scores(self, model: nn.Module, batch: Batch) -> TokenScores:
-        """Run the model on a batch."""
-        return self.scorer(model, batch)
+    def _forward(self, model: nn.Module | None = None, *, logged: bool | None = None) -> Forward:
+        """Return what an algorithm calls: the model, wrapped where gradients are to be shared, and the reference."""
+        logged = self._is_logged() if logged is None else logged
+        return Forward(model or self.model, self.scorer, self.processes, logged, self.job.reference)
 
     def _is_logged(self) -> bool:
         """Tell whether the step now computed will be logged: what is measured costs a pass over the logits."""
@@ -200,15 +214,21 @@ class CoreTrainer(Trainer):
             self.optimizer.eval()
             self._optimizer_trains = False
         self.callback_handler.eval_dataloader = dataloader
+        forward, device = self._forward(model, logged=True), self.args.device
         with torch.no_grad():
+            self.algorithm.begin(forward, (batch.to(device) for batch in dataloader if not batch.filler))
             for batch in dataloader:
-                batch = batch.to(self.args.device)
-                out = self.algorithm.loss(lambda one: self.scores(model, one), batch)
-                tally.add({"loss": (out.total, self.algorithm.count(batch)), **(out.measure() if out.measure else {})})
+                out = self.algorithm.loss(forward, batch.to(device))
+                if not batch.filler:
+                    counts = self.algorithm.count(batch)
+                    tally.add({f"loss/{name}": (total, counts[name]) for name, total in out.total.items()})
+                    tally.add(out.metrics)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self.job.interruption.signal is not None and self.is_in_train:
                     raise Stopped
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in tally.take(self.processes).items()}
+        found = tally.take(self.processes)
+        found["loss"] = sum(found.pop(name) for name in list(found) if name.startswith("loss/"))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
 
     # Checkpoints
