@@ -12,6 +12,7 @@ import pytest
 
 import martlet
 from martlet import Run
+from martlet_data.api import Prepared, prepare
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:
@@ -41,6 +42,13 @@ def chats(tmp_path: Path, write_jsonl: Callable[..., Path]) -> Callable[..., str
         return str(write_jsonl(tmp_path / name, (chat(f"What follows {k}?", f"It is {k + 1}.") for k in range(count))))
 
     return make
+
+
+@pytest.fixture
+def rows(tmp_path: Path, write_jsonl: Callable[..., Path]) -> Callable[..., str]:
+    """Return a function that writes rows into a new file and returns its path."""
+    number = iter(range(1000))
+    return lambda lines: str(write_jsonl(tmp_path / f"rows-{next(number)}.jsonl", lines))
 
 
 @pytest.fixture
@@ -77,3 +85,14 @@ def logged() -> Iterator[list[str]]:
 def bound(tiny_tokenizer: Any) -> Callable[[Run], Any]:
     """Return a function that joins the run's template with the tiny tokenizer."""
     return lambda run: run.one("templates").bind(tiny_tokenizer, run)
+
+
+@pytest.fixture
+def prepared(data_run: Callable[..., Run], bound: Callable[[Run], Any]) -> Callable[..., tuple[Prepared, Run]]:
+    """Return a function that prepares rows for a mode, whatever is dropped, and returns the run as well."""
+
+    def make(mode: str = "rlhf", lazy: bool = False, **flags: Any) -> tuple[Prepared, Run]:
+        run = data_run(folder=True, **{"max_dropped": 1.0, **flags})
+        return prepare(run, bound(run), lazy=lazy, mode=mode), run
+
+    return make

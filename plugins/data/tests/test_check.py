@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from martlet.cli import main
 from martlet_data.findings import QUANTILES, findings
+from martlet_data.packing import pack
 from martlet_data.prepare import prepare
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello you"}]}
@@ -204,7 +206,7 @@ def test_what_it_needs_and_what_it_does_not_take(checked, chats):
 def test_every_row_is_in_every_sum(rows, capacity):
     lengths = np.array([length for length, _ in rows])
     counts = np.array([int(length * share) for length, share in rows])
-    found = findings(lengths, counts, lengths, capacity)
+    found = findings(lengths, counts, lengths, capacity, {})
     assert sum(found.lengths.counts) == sum(found.shares.counts) == len(rows)
     assert found.lengths.edges[-1] > lengths.max()
     assert len(found.lengths.counts) <= 41
@@ -244,3 +246,44 @@ def test_nothing_left_to_train_on_cannot_be_used(checked, chats):
 def test_rows_to_evaluate_on_alone_can_be_used(checked, chats):
     code, _ = checked("--val_dataset", chats(4), "--report", "None")
     assert code == 0
+
+
+PAIRS = [{"query": f"What follows {k}?", "response": f"{k + 1}.", "rejected_response": "No idea."} for k in range(6)]
+ODD = [{"query": "Alone?", "response": "Yes."}, {"query": "Twice?", "response": "a", "rejected_response": "a"}]
+
+
+def test_pairs_are_counted_with_the_length_of_both_sides(checked, write_jsonl, tmp_path, data_run, bound):
+    file = str(write_jsonl(tmp_path / "pairs.jsonl", PAIRS + ODD))
+    words = ("--dataset", file, "--template_mode", "rlhf", "--max_dropped", "0.5", "--max_length", "64")
+    code, said = checked(*words, "--json")
+    found = json.loads(said.out)
+    run = data_run(dataset=[file], max_dropped=0.5)
+    prepared = prepare(run, bound(run), mode="rlhf")
+    assert code == 0
+    assert found["totals"]["train"] == 6
+    assert found["totals"]["dropped"] == {"equal answers": 1, "nothing rejected": 1}
+    for kind, side in zip(found["kinds"], (0, 1), strict=True):
+        lengths = prepared.train.lengths[side::2]
+        learnt = sum(int((prepared.train[k].labels != -100).sum()) for k in range(side, 12, 2))
+        assert (kind["name"], kind["samples"], kind["most"]) == (("chosen", "rejected")[side], 6, lengths.max())
+        assert kind["mean"] == round(float(lengths.mean()), 1)
+        assert kind["supervised"] == round(learnt / 6, 1)
+    packing = found["packing"]
+    assert (packing["rows"], packing["capacity"]) == (6, 128)  # a pair may be twice as long as a row
+    assert packing["packs"] == len(pack(prepared.train.lengths.reshape(-1, 2).sum(1), 128))
+    shown = page()
+    assert "chosen" in shown.text
+    assert shown.text.count(", rejected: ") == shown.text.count(", chosen: ") == 3
+    _, said = checked(*words)
+    assert re.search(r"rejected: 6 samples of [\d.]+ tokens, at most \d+; [\d.]+ are trained on", said.out)
+    assert "Packing: 6 rows fill" in said.out
+
+
+def test_the_balance_of_labels_is_told(checked, write_jsonl, tmp_path):
+    rows = [{**GOOD, "label": k < 5} for k in range(7)]
+    _, said = checked("--dataset", str(write_jsonl(tmp_path / "l.jsonl", rows)), "--template_mode", "kto", "--json")
+    kinds = json.loads(said.out)["kinds"]
+    assert [(one["name"], one["samples"]) for one in kinds] == [("label true", 5), ("label false", 2)]
+    rows = [{**GOOD, "label": True}] * 3
+    _, said = checked("--dataset", str(write_jsonl(tmp_path / "l.jsonl", rows)), "--template_mode", "kto")
+    assert "label false: 0 samples" in said.out

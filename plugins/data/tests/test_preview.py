@@ -125,3 +125,46 @@ def test_a_long_path_does_not_hide_the_counts(preview, chats, tmp_path):
     first = said.out.splitlines()[0]
     assert "/rows.jsonl:1: " in first
     assert "supervised (" in first
+
+
+PAIR = {"query": "Yes or no?", "response": "Yes.", "rejected_response": "No, or so I am told.", "label": False}
+
+
+@pytest.fixture
+def pairs(tmp_path, write_jsonl):
+    alone = {"query": "Alone?", "response": "Yes."}
+    return str(write_jsonl(tmp_path / "pairs.jsonl", [PAIR, alone, {**PAIR, "query": "Again?", "label": True}, PAIR]))
+
+
+def test_both_sides_of_a_pair_are_shown_with_their_masks(preview, pairs, tiny_tokenizer):
+    _, said = preview("--dataset", pairs, "--template_mode", "rlhf", "--n", 3, "--json")
+    first, second, refused, third, fourth = [json.loads(line) for line in said.out.splitlines()]
+    for one, name, answer in ((first, "chosen", "Yes."), (second, "rejected", "No, or so I am told.")):
+        learnt = [token for token, label in zip(one["input_ids"], one["labels"], strict=True) if label != -100]
+        assert (one["sample"], one["line"]) == (name, 1)
+        assert tiny_tokenizer.decode(learnt) == f"{answer}<|im_end|>"
+        assert one["text"].endswith(f"{answer}<|im_end|>\n")
+    assert refused["refused"] == "nothing rejected"
+    assert [third["sample"], fourth["sample"]] == ["chosen", "rejected"]
+    _, said = preview("--dataset", pairs, "--template_mode", "rlhf", "--n", 1)
+    assert "pairs.jsonl:1, chosen: " in said.out
+    assert "⟦No, or so I am told.<|im_end|>⟧" in said.out
+
+
+def test_a_label_is_shown(preview, pairs):
+    _, said = preview("--dataset", pairs, "--template_mode", "kto", "--n", 3, "--json")
+    found = [json.loads(line) for line in said.out.splitlines()]
+    assert [one.get("sample", one.get("refused")) for one in found] == ["label false", "bad label", "label true"]
+
+
+def test_a_cached_dataset_is_shown_in_the_mode_that_it_was_made_for(preview, pairs, tmp_path, tiny_model):
+    run = martlet.prepare("data preview", model=str(tiny_model), dataset=[pairs], max_dropped=0.5)
+    template = run.one("templates").bind(run.one("models").load_processor(run), run)
+    (tmp_path / "cached").mkdir()
+    write_cached_dataset(run, template, tmp_path / "cached", "rlhf")
+    words = ("--cached_dataset", tmp_path / "cached" / "train", "--json")
+    code, said = preview(*words)
+    assert code == 2
+    assert "written with --template_mode rlhf; data preview takes train" in said.err
+    code, said = preview(*words, "--template_mode", "rlhf", "--n", 1)
+    assert (code, len(said.out.splitlines())) == (0, 2)

@@ -65,16 +65,16 @@ def test_a_system_column_is_put_before_both_conversations():
 
 
 @pytest.mark.parametrize(
-    ("row", "why"),
+    ("row", "expected", "why"),
     [
-        ({"messages": turns("q"), "rejected": "bad"}, "rejected is given, but the messages end with user"),
-        ({"messages": turns("q", "same"), "rejected": "same"}, "nothing to prefer"),
-        ({"messages": turns("q", "good"), "rejected": turns("q")}, "rejected ends with user"),
+        ({"messages": turns("q"), "rejected": "bad"}, "bad pair", "rejected is given, but the messages end with user"),
+        ({"messages": turns("q", "same"), "rejected": "same"}, "equal answers", "nothing to prefer"),
+        ({"messages": turns("q", "good"), "rejected": turns("q")}, "bad pair", "rejected ends with user"),
     ],
 )
-def test_pairs_that_are_none_are_refused(row, why):
+def test_pairs_that_are_none_are_refused(row, expected, why):
     found, detail = reason(messages, row)
-    assert found == "bad pair"
+    assert found == expected
     assert why in detail
 
 

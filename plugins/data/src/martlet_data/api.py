@@ -3,6 +3,7 @@
 >>> from martlet_data.api import prepare, pack
 >>> prepared = prepare(run, template)          # reads --dataset, drops and counts bad rows, encodes the rest
 >>> prepared.train[0].input_ids                # numpy int32; .labels int32; .token_weights float32 or None
+>>> prepare(run, template, mode="rlhf").group  # 2: samples 2k and 2k + 1 are the two conversations of row k
 >>> prepared.train.windows(map_over_tasks, Place())  # with --streaming true it is a SampleStream instead
 >>> packs = pack(prepared.train.lengths, 4096) # packs[k]: indices of the samples that share one sequence
 

@@ -73,13 +73,24 @@ class NamingArguments:
 
 
 @dataclass
+class ModeArguments:
+    """What a command encodes rows for that does not train."""
+
+    template_mode: str = field(
+        default="train", metadata={"choices": ("train", "rlhf", "kto"), "important": True, "restore": False}
+    )
+    """What rows are encoded for: train (pt, sft), rlhf (a chosen and a rejected conversation each), kto (a label
+    each)."""
+
+
+@dataclass
 class PreviewArguments:
     """What `data preview` shows."""
 
     n: int = field(default=3, metadata={"ge": 1, "important": True, "restore": False})
-    """How many samples of each dataset to show."""
+    """How many rows of each dataset to show."""
     json: bool = field(default=False, metadata={"important": True, "restore": False})
-    """Print one JSON object per row: text, input_ids, labels (-100 where not supervised), token_weights."""
+    """Print one JSON object per sample: text, input_ids, labels (-100 where not supervised), token_weights."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
     from martlet.run import Run
 
+    from .modes import Mode
     from .selection import Part
 
 
@@ -40,12 +41,12 @@ class Cache:
         """By place: everything that the encoding there depends on."""
 
     @classmethod
-    def of(cls, run: Run, template: BoundTemplate) -> Cache | None:
+    def of(cls, run: Run, template: BoundTemplate, mode: Mode) -> Cache | None:
         """Return the cache of a run; None where it is not wanted, or not possible."""
         if not run.config[DataArguments].load_from_cache_file:
             return None
         try:
-            return cls(run, facts_of(run, template))
+            return cls(run, {**facts_of(run, template), "mode": mode.name})
         except (Unknown, OSError) as error:
             run.warn(f"--load_from_cache_file: nothing is cached, because {error}.")
             return None

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from martlet.errors import UsageError
 from martlet.protocols import Encoded, Refused
 
 from .cached_folders import ROWS, folder_of, mode_of
-from .encoded import Arrays
+from .encoded import Arrays, Ints, grouped
 from .facts import Unknown, differences, facts_of
+from .modes import SIDES, Mode, cut_alike, fault, of_side, strategy_of
 from .opening import Opened, open_dataset
 from .references import parse
-from .rows import Row
 from .stored import Damaged, Encoding, read, read_index
-from .work import Chunk, Drop, Work, idle
+from .work import Chunk, Drop, length_of
 
 if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
@@ -54,18 +52,21 @@ def open_cached(run: Run, text: str, flag: str) -> CachedDataset:
     return CachedDataset(text, count, opened.table, opened.files, opened.converter, folder)
 
 
-def read_cached(run: Run, template: BoundTemplate, part: Part) -> Encoding:
+def read_cached(run: Run, template: BoundTemplate, part: Part, mode: Mode) -> Encoding:
     """Return the samples of the drawn rows. Rows longer than --max_length are dropped or cut, as the flags say.
 
-    ``UsageError`` when it was made with another model or template, naming what differs.
+    ``UsageError`` when it was made for another mode, or with another model or template, naming what differs.
     """
     opened = part.opened
     if not isinstance(opened, CachedDataset):
         raise TypeError(f"{opened.label} is no cached dataset")
     flag = "--cached_dataset" if part.ledger.role == "train" else "--cached_val_dataset"
     where = f"{flag} {opened.label}"
-    if (mode := mode_of(opened.folder)) != "train":
-        raise UsageError(f"{where}: it was written with --template_mode {mode}; {run.command} takes train.")
+    if (written := mode_of(opened.folder)) != mode.name:
+        raise UsageError(
+            f"{where}: it was written with --template_mode {written}; {run.command} takes {mode.name}. Write one with: "
+            f"martlet export --to_cached_dataset true --template_mode {mode.name}"
+        )
     strategy = strategy_of(run)
     if strategy == "split":
         raise UsageError(f"{where}: --truncation_strategy split does not go with it; use delete, left or right.")
@@ -76,9 +77,10 @@ def read_cached(run: Run, template: BoundTemplate, part: Part) -> Encoding:
         raise UsageError(f"{where}: {error}; export it anew.") from error
     except Unknown as error:
         raise UsageError(f"{where}: it cannot be told whether it fits, because {error}.") from error
-    if len(stored.arrays) != len(opened.table):
-        raise UsageError(f"{where}: {ROWS} holds {len(opened.table)} rows, not {len(stored.arrays)}; export it anew.")
-    return _drawn(stored.arrays, part.needed, template.max_length, strategy)
+    if len(stored.arrays) != mode.group * len(opened.table):
+        rows = len(stored.arrays) // mode.group
+        raise UsageError(f"{where}: {ROWS} holds {len(opened.table)} rows, not {rows}; export it anew.")
+    return _drawn(stored.arrays, part.needed, template.max_length, strategy, mode.group)
 
 
 def comparable(facts: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +91,6 @@ def comparable(facts: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def strategy_of(run: Run) -> str:
-    """Return ``--truncation_strategy``, where the template has such a flag."""
-    found = [value for flag, value, _ in run.config if flag.name == "truncation_strategy"]
-    return str(found[0]) if found else "delete"
-
-
 def _compare(where: str, now: dict[str, Any], then: dict[str, Any]) -> None:
     if found := differences(then, now):
         raise UsageError(
@@ -103,68 +99,40 @@ def _compare(where: str, now: dict[str, Any], then: dict[str, Any]) -> None:
         )
 
 
-def _drawn(arrays: Arrays, wanted: npt.NDArray[np.int64], limit: int | None, strategy: str) -> Encoding:
+def _drawn(arrays: Arrays, rows: Ints, limit: int | None, strategy: str, group: int) -> Encoding:
+    """Return the samples of some rows. ``group``: samples of each row."""
+    wanted = grouped(rows, group)
     lengths = np.diff(arrays.offsets)[wanted]
-    long = lengths > limit if limit is not None else np.zeros(len(wanted), bool)
+    excess = np.maximum(lengths - limit, 0) if limit is not None else np.zeros_like(lengths)
     drops: list[Drop] = []
-    lost = np.zeros(len(wanted), bool)
-    if strategy == "delete":
-        lost = long
-        for place in np.flatnonzero(long).tolist():
-            length = int(lengths[place])
-            detail = f"{length} tokens; --max_length is {limit}"
-            drops.append(Drop(place, int(wanted[place]) + 1, "too long", detail, length))
-    elif long.any():
-        cut = arrays.rows(wanted, limit, strategy)
-        for place in np.flatnonzero(long).tolist():
-            if refused := idle(_as_encoded(cut, place)):
-                lost[place] = True
-                drops.append(Drop(place, int(wanted[place]) + 1, refused.reason, refused.detail))
-    kept = wanted[~lost]
-    whole = len(kept) == len(arrays) and not (long & ~lost).any()
-    found = arrays if whole else arrays.rows(kept, limit, strategy)
-    seen = Counter({"cached": len(wanted)})
-    return Encoding(found, Chunk([1] * len(wanted), np.flatnonzero(~lost).tolist(), drops, seen))
+    for place in np.flatnonzero(excess.reshape(-1, group).any(axis=1)).tolist():
+        mine = slice(place * group, (place + 1) * group)
+        if strategy == "delete":
+            refused: Refused | None = _too_long(lengths[mine].tolist(), limit)
+        else:
+            if group > 1 and strategy == "left":
+                chosen, rejected = map(arrays.tokens, wanted[mine].tolist())
+                excess[mine] = cut_alike(chosen, rejected, int(limit or 0))
+            cut = arrays.rows(wanted[mine], excess[mine], strategy)
+            refused = fault([_as_encoded(cut, at) for at in range(group)])
+        if refused:
+            drops.append(Drop(place, int(rows[place]) + 1, refused.reason, refused.detail, length_of(refused)))
+    used = np.ones(len(rows), bool)
+    used[[drop.position for drop in drops]] = False
+    kept = np.repeat(used, group)
+    whole = kept.sum() == len(arrays) and not excess.any()
+    found = arrays if whole else arrays.rows(wanted[kept], excess[kept], strategy)
+    return Encoding(found, Chunk([1] * len(rows), np.flatnonzero(used).tolist(), drops, Counter({"cached": len(rows)})))
+
+
+def _too_long(lengths: list[int], limit: int | None) -> Refused:
+    """Say which sample of a row is too long, in the words of a template."""
+    at = next(at for at, length in enumerate(lengths) if limit is not None and length > limit)
+    detail = f"{lengths[at]} tokens; --max_length is {limit}"
+    return Refused("too long", detail if len(lengths) == 1 else of_side(SIDES[at], detail))
 
 
 def _as_encoded(arrays: Arrays, row: int) -> Encoded:
-    start, end = int(arrays.offsets[row]), int(arrays.offsets[row + 1])
-    ids = arrays.ids[start:end]
-    labels = np.where(arrays.supervised[start:end], ids, -100).tolist()
-    weights = None
-    if len(arrays.weight_start) and (first := int(arrays.weight_start[row])) >= 0:
-        weights = arrays.weights[first : first + end - start].tolist()
-    return Encoded(ids.tolist(), labels, weights)
-
-
-@dataclass
-class ModeWork(Work):
-    """Encodes rows for a cached dataset of one ``template_mode``."""
-
-    mode: str = "train"
-
-    def _encoded(self, rows: list[Row]) -> Sequence[Encoded | Refused | list[Encoded]]:
-        found = super()._encoded(rows)
-        if self.mode == "kto":
-            return [
-                one
-                if isinstance(row.get("label"), bool)
-                else Refused("bad label", "--template_mode kto needs a label, true or false")
-                for row, one in zip(rows, found, strict=True)
-            ]
-        if self.mode == "rlhf":
-            pairs = [row for row in rows if "rejected_messages" in row]
-            other = iter(super()._encoded([{**row, "messages": row["rejected_messages"]} for row in pairs]))
-            against = [next(other) if "rejected_messages" in row else None for row in rows]
-            return [_pair(*pair) for pair in zip(found, against, strict=True)]
-        return found
-
-
-def _pair(chosen: Any, other: Any) -> Refused | list[Encoded]:
-    if other is None:
-        return Refused("nothing rejected", "--template_mode rlhf needs a rejected answer beside the chosen one")
-    for name, one in (("chosen", chosen), ("rejected", other)):
-        refused = one if isinstance(one, Refused) else idle(one)
-        if refused is not None:
-            return Refused(refused.reason, f"the {name} conversation: {refused.detail}")
-    return [chosen, other]
+    one = arrays.sample(row)
+    weights = None if one.token_weights is None else one.token_weights.tolist()
+    return Encoded(one.input_ids.tolist(), one.labels.tolist(), weights)

@@ -12,16 +12,17 @@ import numpy as np
 from martlet.errors import DataError, UsageError
 
 from .args import DataArguments
-from .cached_dataset import ModeWork, comparable, strategy_of
+from .cached_dataset import comparable
 from .cached_folders import ROWS
-from .encoded import Arrays, Block, EncodedDataset, Store
+from .encoded import Arrays, Block, EncodedDataset, Store, grouped
 from .facts import Unknown, facts_of
 from .ledger import Ledger
+from .modes import IGNORED, Mode, mode_for, strategy_of
 from .prepare import count_tokens, encode_with, used_by
 from .rows import Row
 from .selection import Part, check, parts_of
 from .stored import Encoding, write
-from .work import IGNORED, Chunk
+from .work import Chunk, work_on
 
 if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
@@ -43,15 +44,14 @@ def write_cached_dataset(run: Run, template: BoundTemplate, folder: Path, mode: 
         facts = comparable(facts_of(run, template))
     except Unknown as error:
         raise UsageError(f"--to_cached_dataset: what the samples are made with cannot be recorded, {error}.") from error
-    parts = parts_of(run)
-    keep = not data.remove_unused_columns
-    works = [ModeWork(p.opened.table, p.opened.converter, template, keep, keep_rows=True, mode=mode) for p in parts]
+    wanted, parts = mode_for(run, mode), parts_of(run)
+    works = [work_on(run, p.opened.table, p.opened.converter, template, wanted, keep_rows=True) for p in parts]
     encodings = encode_with(run, works, parts)
     for part, one in zip(parts, encodings, strict=True):
-        count_tokens(part, one.arrays)
+        count_tokens(part, one.arrays, wanted.group)
     ledger = check(run, parts, template.max_length)
     for use, name in FOLDERS.items():
-        _write(folder / name, parts, encodings, use, mode, facts)
+        _write(folder / name, parts, encodings, use, wanted, facts)
     ledger.write(folder)
     run.logger.info("Datasets\n%s", ledger.table())
     return ledger
@@ -69,7 +69,7 @@ def _check(run: Run, data: DataArguments) -> None:
 
 
 def _write(
-    folder: Path, parts: Sequence[Part], encodings: Sequence[Encoding], use: str, mode: str, facts: Facts
+    folder: Path, parts: Sequence[Part], encodings: Sequence[Encoding], use: str, mode: Mode, facts: Facts
 ) -> None:
     """Write the samples to ``train`` or to ``eval`` on, if there are any."""
     mine = used_by(parts, encodings, use)
@@ -79,11 +79,11 @@ def _write(
     folder.mkdir(parents=True)
     rows = [row for _, one, _ in mine for row in one.outcome.rows]
     with (folder / ROWS).open("w", encoding="utf-8") as file:
-        for place in order.tolist()[:: 2 if mode == "rlhf" else 1]:
+        for place in order.tolist():
             file.write(_line(rows[place]) + "\n")
-    arrays = _gathered(EncodedDataset([one.arrays for _, one, _ in mine], order))
+    arrays = _gathered(EncodedDataset([one.arrays for _, one, _ in mine], grouped(order, mode.group)))
     try:
-        write(folder, Encoding(arrays, Chunk([])), facts, mode=mode)
+        write(folder, Encoding(arrays, Chunk([])), facts, mode=mode.name)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"--to_cached_dataset: {error}. Leave those columns out: --remove_unused_columns true."

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from martlet.errors import DataError, UsageError
 from martlet.protocols import Encoded
 
-from .args import CheckArguments, DataArguments
-from .encoded import Arrays, EncodedDataset
+from .args import CheckArguments, DataArguments, ModeArguments
+from .encoded import Arrays, EncodedDataset, grouped
 from .findings import Findings, findings
 from .ledger import Ledger, throughput
+from .modes import IGNORED, Mode, mode_for
 from .prepare import NONE_LEFT, encode, samples
 from .preview import pieces
 from .report import Facts, Report, Shown
@@ -37,12 +38,13 @@ def main(run: Run) -> int:
         raise UsageError("data check needs data: give --dataset FILE, a dataset's name or a hub id.")
     if data.streaming:
         raise UsageError("data check reads every row before it says anything; leave out --streaming.")
+    mode = mode_for(run, run.config[ModeArguments].template_mode)
     report = Report(wanted.report) if wanted.report is not None else None
     processor = run.one("models").load_processor(run)
     template = run.one("templates").bind(processor, run)
     began = time.perf_counter()
     parts = parts_of(run)
-    arrays = encode(run, template, parts)
+    arrays = encode(run, template, parts, mode)
     fault = ""
     try:
         ledger = check(run, parts, template.max_length)
@@ -55,12 +57,15 @@ def main(run: Run) -> int:
     rows, share = totals["selected"], totals["supervised_share"]
     speed = throughput("Encoded", rows, totals["tokens"], share, time.perf_counter() - began)
     run.logger.info("%s", speed)
-    used = {use: samples(run, parts, arrays, use) for use in ("train", "eval")}
-    found = _found(parts, arrays, used, wanted.packing_length or template.max_length)
+    used = {use: samples(run, parts, arrays, use, mode.group) for use in ("train", "eval")}
+    capacity = wanted.packing_length or (template.max_length and mode.group * template.max_length)
+    found = _found(parts, arrays, used, mode, capacity)
     if not wanted.json:
         print(_told(ledger, found, fault))
     if report:
-        facts = Facts(run.config, ledger, found, _shown(used, processor, wanted.n), template.max_length, speed, fault)
+        facts = Facts(
+            run.config, ledger, found, _shown(used, processor, mode, wanted.n), template.max_length, speed, fault
+        )
         for line in report.write(facts):
             print(line, file=sys.stderr if wanted.json else sys.stdout)
     if wanted.json:
@@ -70,32 +75,35 @@ def main(run: Run) -> int:
 
 
 def _found(
-    parts: Sequence[Part], arrays: Sequence[Arrays], rows: dict[str, EncodedDataset], capacity: int | None
+    parts: Sequence[Part], arrays: Sequence[Arrays], rows: dict[str, EncodedDataset], mode: Mode, capacity: int | None
 ) -> Findings | None:
     places = [
-        (one, part.places(drawn, 0))
+        (one, grouped(part.places(drawn, 0), mode.group))
         for part, one in zip(parts, arrays, strict=True)
         for drawn in (part.train, part.eval)
     ]
     none: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
     lengths = np.concatenate(none + [np.diff(one.offsets)[at] for one, at in places])
     counts = np.concatenate(none + [one.counts[at] for one, at in places])
-    return findings(lengths, counts, (rows["train"] if len(rows["train"]) else rows["eval"]).lengths, capacity)
+    firsts = [(one, at.tolist()[:: mode.group]) for one, at in places] if mode.kinds else []
+    names = [name for one, at in firsts for row in at for name in mode.names(one.extras.get(row, {}))]
+    packed = (rows["train"] if len(rows["train"]) else rows["eval"]).lengths.reshape(-1, mode.group).sum(axis=1)
+    kinds = {kind: np.asarray([name == kind for name in names], bool) for kind in mode.kinds}
+    return findings(lengths, counts, packed, capacity, kinds)
 
 
-def _shown(rows: dict[str, EncodedDataset], processor: Any, wanted: int) -> list[Shown]:
-    """Return samples from all over the data, the first one included."""
+def _shown(rows: dict[str, EncodedDataset], processor: Any, mode: Mode, wanted: int) -> list[Shown]:
+    """Return the samples of rows from all over the data, the first one included."""
     chosen = rows["train"] if len(rows["train"]) else rows["eval"]
-    found = []
-    for index in dict.fromkeys((np.arange(wanted) * len(chosen) // wanted).tolist()) if len(chosen) else ():
+    count, found = len(chosen) // mode.group, []
+    for index in grouped(np.unique(np.arange(wanted) * count // wanted), mode.group).tolist() if count else ():
         one = chosen[index]
         kept = slice(SHOWN)
         weights = one.token_weights[kept].tolist() if one.token_weights is not None else None
         cut = Encoded(one.input_ids[kept].tolist(), one.labels[kept].tolist(), weights)
-        supervised = int((one.labels != -100).sum())
-        found.append(
-            Shown(chosen.origin(index), one.length, supervised, pieces(cut, processor), one.length - cut.length)
-        )
+        supervised = int((one.labels != IGNORED).sum())
+        place, text, hidden = chosen.origin(index), pieces(cut, processor), one.length - cut.length
+        found.append(Shown(place, one.length, supervised, text, hidden, mode.names(one.extra)[index % mode.group]))
     return found
 
 
@@ -106,7 +114,9 @@ def _told(ledger: Ledger, found: Findings | None, fault: str) -> str:
         packing = found.packing
         lines += [
             "",
-            f"Tokens of a row: least {found.least:,}  {quantiles}  most {found.most:,}  mean {found.mean:,.1f}",
+            f"Tokens of a {found.what}: least {found.least:,}  {quantiles}  most {found.most:,}  mean "
+            f"{found.mean:,.1f}",
+            *(f"  {one}" for one in found.kinds),
             f"Packing: {packing.rows:,} rows fill {packing.packs:,} packs of {packing.capacity:,} tokens to "
             f"{packing.fill:.1%}",
         ]

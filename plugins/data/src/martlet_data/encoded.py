@@ -159,11 +159,14 @@ class Arrays:
             weights = self.weights[first : first + end - start].copy()
         return Sample(ids, labels, weights, dict(self.extras.get(row, {})))
 
-    def rows(self, wanted: Ints, limit: int | None = None, side: str = "right") -> Arrays:
-        """Return some rows, in that order; of those that are longer than ``limit``, the rest at ``side`` is cut off."""
-        lengths = np.diff(self.offsets)[wanted]
-        kept = lengths if limit is None else np.minimum(lengths, limit)
-        skipped = lengths - kept if side == "left" else np.zeros_like(lengths)
+    def tokens(self, row: int) -> npt.NDArray[np.int32]:
+        """Return the token ids of a row: a view."""
+        return self.ids[int(self.offsets[row]) : int(self.offsets[row + 1])]
+
+    def rows(self, wanted: Ints, cut: Ints, side: str) -> Arrays:
+        """Return some rows, in that order, each without so many tokens at its ``side``: left or right."""
+        kept = np.diff(self.offsets)[wanted] - cut
+        skipped = cut if side == "left" else np.zeros_like(cut)
         offsets = np.concatenate([[0], np.cumsum(kept)])
         tokens = _ranges(self.offsets[wanted] + skipped, kept)
         supervised = self.supervised[tokens]
@@ -188,6 +191,11 @@ class Arrays:
             extras=extras,
             sources=self.sources,
         )
+
+
+def grouped(places: Ints, group: int) -> Ints:
+    """Return the places of the samples of rows, those of a row side by side. ``group``: samples of each row."""
+    return (places[:, None] * group + np.arange(group)).reshape(-1)
 
 
 def _ranges(starts: Ints, counts: Ints) -> Ints:

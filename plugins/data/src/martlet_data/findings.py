@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,30 @@ class Packing:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """The samples of one kind: a side of pairs, or a label."""
+
+    name: str
+    samples: int
+    mean: float
+    """Tokens of a sample."""
+    most: int
+    supervised: float
+    """Tokens of a sample that are trained on, on average."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.samples:,} samples of {self.mean:,.1f} tokens, at most {self.most:,}; "
+            f"{self.supervised:,.1f} are trained on"
+        )
+
+
+@dataclass(frozen=True)
 class Findings:
-    """The numbers of all rows that are used."""
+    """The numbers of all samples that are used."""
 
     rows: int
+    """Samples."""
     least: int
     most: int
     mean: float
@@ -66,20 +86,31 @@ class Findings:
     shares: Histogram
     """Rows by the share of their tokens that is supervised."""
     packing: Packing
+    kinds: list[Kind]
+    """Where a row becomes a pair, its two sides; where it has a label, those with each."""
+
+    @property
+    def what(self) -> str:
+        return "sample" if self.kinds else "row"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON has them, without the histograms' bars."""
         lengths = {"min": self.least, **{f"p{percent}": n for percent, n in self.quantiles.items()}, "max": self.most}
         packing = asdict(self.packing)
         del packing["fills"]
-        return {"lengths": {**lengths, "mean": round(self.mean, 1)}, "packing": packing}
+        found = {"lengths": {**lengths, "mean": round(self.mean, 1)}, "packing": packing}
+        rounded = [replace(one, mean=round(one.mean, 1), supervised=round(one.supervised, 1)) for one in self.kinds]
+        return {**found, "kinds": [asdict(one) for one in rounded]}
 
 
-def findings(lengths: Ints, counts: Ints, packed: Ints, capacity: int | None) -> Findings | None:
-    """Sum up rows; None where there are none.
+def findings(
+    lengths: Ints, counts: Ints, packed: Ints, capacity: int | None, kinds: Mapping[str, npt.NDArray[np.bool_]]
+) -> Findings | None:
+    """Sum up samples; None where there are none.
 
-    lengths: (N,) tokens of each row that is used; counts: (N,) those that are supervised; packed: lengths of the rows
-    that packing would put together; capacity: tokens of a pack, None for as many as training would choose.
+    lengths: (N,) tokens of each sample that is used; counts: (N,) those that are supervised; packed: lengths of the
+    rows that packing would put together; capacity: tokens of a pack, None for as many as training would choose; kinds:
+    (N,) for each kind of samples, which they are.
     """
     if not len(lengths):
         return None
@@ -94,6 +125,18 @@ def findings(lengths: Ints, counts: Ints, packed: Ints, capacity: int | None) ->
         lengths=Histogram.of(lengths, bins * step, bins),
         shares=Histogram.of(counts / lengths, 1.0, 20),
         packing=_packing(packed, capacity or max(PACK, int(packed.max()))),
+        kinds=[_kind(name, lengths[those], counts[those]) for name, those in kinds.items()],
+    )
+
+
+def _kind(name: str, lengths: Ints, counts: Ints) -> Kind:
+    number = len(lengths)
+    return Kind(
+        name,
+        number,
+        float(lengths.sum()) / max(number, 1),
+        int(lengths.max(initial=0)),
+        float(counts.sum()) / max(number, 1),
     )
 
 

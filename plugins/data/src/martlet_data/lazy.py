@@ -12,8 +12,8 @@ import json
 import multiprocessing
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,14 @@ import numpy.typing as npt
 from martlet.errors import DataError, UsageError
 
 from .args import DataArguments
-from .cached_dataset import CachedDataset, comparable, strategy_of
-from .encoded import Ints, Sample, Store
+from .cached_dataset import CachedDataset, comparable
+from .encoded import Arrays, Ints, Sample, Store
 from .facts import Unknown, digest_of, facts_of
 from .ledger import Dropped, RowId
+from .modes import Mode, strategy_of
 from .prepare import NONE_LEFT, Prepared, used_by
 from .selection import Part, bad_row, check, ordered, parts_of
-from .work import Chunk, Work
+from .work import Chunk, Work, work_on
 from .workers import absorbed
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 REFUSED = -1
 FOUND = "lazy_rows.npy"
-"""Where a checkpoint says what is known of the rows: (2, N) lengths and supervised tokens, as ``LazyDataset.found``."""
+"""Where a checkpoint says what is known of the rows: (2, N) tokens and supervised ones, as ``LazyDataset.found``."""
 
 
 @dataclass
@@ -73,47 +74,55 @@ class Rows:
 
 
 class LazyDataset(Sequence[Sample]):
-    """Samples in the order they are to be used, encoded when they are fetched. Data workers share what they find."""
+    """Samples in the order they are to be used, encoded when they are fetched. Data workers share what they find.
 
-    def __init__(self, run: Run, rows: Sequence[Rows], order: Ints, fingerprint: str) -> None:
+    group: samples of each row, side by side.
+    """
+
+    def __init__(self, run: Run, rows: Sequence[Rows], order: Ints, fingerprint: str, group: int) -> None:
         data = run.config[DataArguments]
-        self.fingerprint, self._rows, self._order = fingerprint, list(rows), order
+        self.fingerprint, self.group, self._rows, self._order = fingerprint, group, list(rows), order
+        self._last: tuple[int, Arrays] | None = None
         self._strict, self._max_dropped = data.strict, data.max_dropped
         self._ends = list(accumulate(len(one.numbers) for one in rows))
         context, count = multiprocessing.get_context(), self._ends[-1] if rows else 0
         self._lengths, self._supervised = context.RawArray("i", count), context.RawArray("i", count)
-        """Of the rows fetched so far; a length of -1 marks one that was refused."""
+        """Tokens of the rows fetched so far; -1 marks one that was refused."""
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._order) * self.group
 
-    def _place(self, index: int) -> tuple[int, Rows, int]:
-        """Return a sample's place, its dataset, and its row there."""
-        place = int(self._order[index])
-        number = bisect_right(self._ends, place)
-        return place, self._rows[number], place - (self._ends[number - 1] if number else 0)
+    def _place(self, number: int) -> tuple[int, Rows, int]:
+        """Return a row's place, its dataset, and its number there."""
+        place = int(self._order[number])
+        dataset = bisect_right(self._ends, place)
+        return place, self._rows[dataset], place - (self._ends[dataset - 1] if dataset else 0)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """Return a sample, or that of the next row that can be used. ``DataError`` when too many rows cannot."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        for step in range(len(self)):
-            place, rows, row = self._place((index + step) % len(self))
+        number, side = divmod(index % len(self), self.group)
+        for step in range(len(self._order)):
+            place, rows, row = self._place((number + step) % len(self._order))
+            if self._last is not None and self._last[0] == place:
+                return self._last[1].sample(side)
             if self._lengths[place] == REFUSED:
                 continue
-            chunk = rows.encode(row)
-            if chunk.block is not None and chunk.block.lengths:
-                self._lengths[place], self._supervised[place] = chunk.block.lengths[0], chunk.block.counts[0]
-                chunk.block.files = [0]
+            block = (chunk := rows.encode(row)).block
+            if block is not None and block.lengths:
+                self._lengths[place], self._supervised[place] = sum(block.lengths), sum(block.counts)
+                block.files = [0] * self.group
                 store = Store([rows.part.sources[0]])
-                store.append(chunk.block)
-                return store.close().sample(0)
+                store.append(block)
+                self._last = place, store.close()
+                return self._last[1].sample(side)
             self._refuse(rows, row, chunk, place)
         raise DataError("None of the rows can be used; without --lazy_tokenize the ledger says why.")
 
     def origin(self, index: int) -> RowId:
         """Say which row of which file a sample is made from, unless that is refused."""
-        _, rows, row = self._place(index)
+        _, rows, row = self._place(index // self.group)
         return rows.origin(row)
 
     def _refuse(self, rows: Rows, row: int, chunk: Chunk, place: int) -> None:
@@ -150,7 +159,7 @@ class LazyDataset(Sequence[Sample]):
 
     @property
     def found(self) -> npt.NDArray[np.int32]:
-        """(2, N) length of each row that was fetched so far, and its supervised tokens. A copy; can be set."""
+        """(2, N) tokens of each row that was fetched so far, and its supervised ones. A copy; can be set."""
         return np.stack([np.frombuffer(one, np.int32) for one in (self._lengths, self._supervised)])
 
     @found.setter
@@ -158,13 +167,19 @@ class LazyDataset(Sequence[Sample]):
         for one, row in zip((self._lengths, self._supervised), values, strict=True):
             np.frombuffer(one, np.int32)[:] = row
 
+    def learn(self, values: npt.NDArray[np.int32]) -> None:
+        """Take up what another process has found, in the form of ``found``; data workers may find more meanwhile."""
+        known = values[0] != 0
+        for one, row in zip((self._lengths, self._supervised), values, strict=True):
+            np.frombuffer(one, np.int32)[known] = row[known]
+
     @property
-    def fetched(self) -> int:
-        """Rows that were encoded, or refused, so far."""
-        return int(np.count_nonzero(self.found[0]))
+    def fetched(self) -> tuple[int, int]:
+        """Rows that were encoded, or refused, so far; and how many there are."""
+        return int(np.count_nonzero(self.found[0])), len(self._order)
 
 
-def prepare_lazy(run: Run, template: BoundTemplate) -> Prepared:
+def prepare_lazy(run: Run, template: BoundTemplate, mode: Mode) -> Prepared:
     """Read and check the rows of --dataset and --val_dataset, and leave their encoding to when they are fetched.
 
     Rows with a fault that shows without tokens are dropped and counted now, as ``prepare`` does it.
@@ -177,15 +192,18 @@ def prepare_lazy(run: Run, template: BoundTemplate) -> Prepared:
         raise UsageError(
             f"--lazy_tokenize true encodes rows while training, and {cached} is encoded already. Drop one."
         )
-    lines, content = _read(run, parts)
+    works = [work_on(run, part.opened.table, part.opened.converter, template, mode) for part in parts]
+    lines, content = _read(run, parts, works)
     ledger = check(run, parts, None)
     if not ledger.totals()["train"]:
         raise DataError(NONE_LEFT)
     try:
-        content.update(digest_of([comparable(facts_of(run, template)), template.max_length, strategy_of(run)]).encode())
+        facts = [mode.name, comparable(facts_of(run, template)), template.max_length, strategy_of(run)]
+        content.update(digest_of(facts).encode())
     except Unknown as error:
         run.warn(f"--lazy_tokenize: a resumed run cannot tell whether rows are encoded as before, because {error}.")
-    train, evaluation = (_lazy(run, template, parts, lines, use, content.hexdigest()) for use in ("train", "eval"))
+    read, group = list(zip(works, lines, strict=True)), mode.group
+    train, evaluation = (_lazy(run, parts, read, use, content.hexdigest(), group) for use in ("train", "eval"))
     run.logger.info("Read %s rows in %.1f s", f"{ledger.totals()['selected']:,}", time.perf_counter() - began)
 
     def finish() -> None:
@@ -196,8 +214,14 @@ def prepare_lazy(run: Run, template: BoundTemplate) -> Prepared:
             if run.folder is not None:
                 ledger.write(run.folder)
             run.logger.info("Datasets\n%s", ledger.table())
-            rows = (f"{train.fetched + evaluation.fetched:,}", f"{len(train) + len(evaluation):,}")
-            run.logger.info("%s of %s rows were encoded while training", *rows)
+            rows = zip(train.fetched, evaluation.fetched, strict=True)
+            run.logger.info("%s of %s rows were encoded while training", *(f"{sum(both):,}" for both in rows))
+
+    def share(gather: Callable[[bytes], list[bytes]]) -> None:
+        """Let every process know of each row what any of them found."""
+        for known in (train, evaluation):
+            for other in gather(known.found.tobytes()) if len(known) else ():
+                known.learn(np.frombuffer(other, np.int32).reshape(2, -1))
 
     def save(folder: Path) -> None:
         np.save(folder / FOUND, np.hstack([train.found, evaluation.found]), allow_pickle=False)
@@ -209,15 +233,16 @@ def prepare_lazy(run: Run, template: BoundTemplate) -> Prepared:
             train.found, evaluation.found = np.hsplit(known, [train.found.shape[1]])
 
     run.note("data", {"fingerprint": content.hexdigest(), **ledger.as_dict()})
-    return Prepared(train, evaluation if len(evaluation) else None, ledger, content.hexdigest(), finish, save, restore)
+    rows = evaluation if len(evaluation) else None
+    return Prepared(train, rows, ledger, content.hexdigest(), group, finish, save, restore, share)
 
 
-def _read(run: Run, parts: Sequence[Part]) -> tuple[list[list[int]], Any]:
+def _read(run: Run, parts: Sequence[Part], works: Sequence[Work]) -> tuple[list[list[int]], Any]:
     """Convert all rows that are needed; return the line of each that is used, and the digest of their content."""
-    works = [Work(part.opened.table, part.opened.converter, None, keep_columns=True) for part in parts]
+    readers = [replace(work, template=None, keep_columns=True) for work in works]
     lines: list[list[int]] = [[] for _ in parts]
     content = hashlib.sha256()
-    for number, chunk, _ in absorbed(run, works, parts):
+    for number, chunk, _ in absorbed(run, readers, parts):
         lines[number] += chunk.lines
         for row in chunk.rows:
             content.update(json.dumps([number, row], default=repr).encode())
@@ -225,14 +250,11 @@ def _read(run: Run, parts: Sequence[Part]) -> tuple[list[list[int]], Any]:
 
 
 def _lazy(
-    run: Run, template: BoundTemplate, parts: Sequence[Part], lines: Sequence[list[int]], use: str, content: str
+    run: Run, parts: Sequence[Part], read: Sequence[tuple[Work, list[int]]], use: str, content: str, group: int
 ) -> LazyDataset:
-    keep = not run.config[DataArguments].remove_unused_columns
-    mine = used_by(parts, lines, use)
-    rows = [
-        Rows(part, Work(part.opened.table, part.opened.converter, template, keep), places, first)
-        for part, places, first in mine
-    ]
+    """read: how rows of each dataset are encoded, and their lines."""
+    mine = used_by(parts, read, use)
+    rows = [Rows(part, work, lines, first) for part, (work, lines), first in mine]
     order = ordered(run, [(part, first) for part, _, first in mine], use)
     fingerprint = hashlib.sha256(content.encode() + np.ascontiguousarray(order).tobytes()).hexdigest()
-    return LazyDataset(run, rows, order, fingerprint)
+    return LazyDataset(run, rows, order, fingerprint, group)

@@ -17,14 +17,14 @@ def provide_commands() -> Iterable[Command]:
     yield Command(
         "data preview",
         "martlet_data.preview:main",
-        roles=("model", "template", "data", "preview"),
+        roles=("model", "template", "data", "mode", "preview"),
         defaults={"dataset_shuffle": False},
         summary="Show samples as the model will see them, with the supervised tokens in colour.",
     )
     yield Command(
         "data check",
         "martlet_data.check:main",
-        roles=("model", "template", "data", "encode", "check"),
+        roles=("model", "template", "data", "encode", "mode", "check"),
         summary="Read and encode datasets as training would, and report what comes of it.",
     )
     yield Command(
@@ -53,6 +53,7 @@ def provide_arguments() -> Iterable[Arguments]:
         roles=("data", "data-list", "data-show"),
         restored_by="load_data_args",
     )
+    yield Arguments("mode", "martlet_data.args:ModeArguments", roles=("mode",))
     yield Arguments("preview", "martlet_data.args:PreviewArguments", roles=("preview",))
     yield Arguments("check", "martlet_data.args:CheckArguments", roles=("check",))
 

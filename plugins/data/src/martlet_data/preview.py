@@ -13,9 +13,10 @@ import numpy as np
 from martlet.errors import UsageError
 from martlet.protocols import Encoded, Refused
 
-from .args import DataArguments, PreviewArguments
+from .args import DataArguments, ModeArguments, PreviewArguments
 from .cached_dataset import CachedDataset, read_cached
 from .ledger import RowId
+from .modes import IGNORED, Mode, mode_for, strategy_of
 from .rows import LINE, Row, RowError
 from .selection import Part, bad_row, parts_of, shuffled
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
     from martlet.run import Run
 
-IGNORED = -100
-
 
 @dataclass
 class Shown:
@@ -35,6 +34,8 @@ class Shown:
     id: RowId
     encoded: Encoded | Refused
     text: str = ""
+    name: str = ""
+    """Which sample of its row it is."""
 
 
 def main(run: Run) -> int:
@@ -45,11 +46,12 @@ def main(run: Run) -> int:
     parts = parts_of(run)
     processor = run.one("models").load_processor(run)
     template = run.one("templates").bind(processor, run)
+    encode = _Encode(template, processor, mode_for(run, run.config[ModeArguments].template_mode), strategy_of(run))
     used = 0
     for part in parts:
         if isinstance(part.opened, CachedDataset):
-            read_cached(run, template, part)  # where it does not fit this model, its samples are others than shown
-        for shown in _samples(run, part, template, processor, wanted.n):
+            read_cached(run, template, part, encode.mode)  # else its samples may be others than shown
+        for shown in _samples(run, part, encode, wanted.n):
             if isinstance(shown.encoded, Encoded):
                 used += 1
             elif data.strict:
@@ -62,7 +64,7 @@ def main(run: Run) -> int:
     return 0 if used else 1
 
 
-def _samples(run: Run, part: Part, template: BoundTemplate, processor: Any, n: int) -> Iterator[Shown]:
+def _samples(run: Run, part: Part, encode: _Encode, n: int) -> Iterator[Shown]:
     role = "train" if len(part.train) else "eval"
     drawn = shuffled(part.train if role == "train" else part.eval, run, role)
     shown = 0
@@ -70,32 +72,46 @@ def _samples(run: Run, part: Part, template: BoundTemplate, processor: Any, n: i
         file = part.opened.files[int(part.opened.table.numbers(index))]
         raw = part.opened.table.take([index])[0]
         place = RowId(part.opened.label, file, raw.pop(LINE, index + 1))
-        for sample in _encode(part, raw, place, template, processor):
-            yield sample
+        for row in encode(part, raw, place):
+            yield from row
             shown += 1
             if shown == n:
                 return
 
 
-def _encode(part: Part, raw: Row, place: RowId, template: BoundTemplate, processor: Any) -> list[Shown]:
-    try:
-        rows = part.opened.converter(raw)
-    except RowError as error:
-        return [Shown(place, Refused(error.reason, error.detail))]
-    found = []
-    for row, made in zip(rows, template.encode_batch(rows), strict=True):
-        for encoded in made if isinstance(made, list) else [made]:
-            text = "" if isinstance(encoded, Refused) else _text(row, encoded, template, processor)
-            found.append(Shown(place, encoded, text))
-    return found
+@dataclass(frozen=True)
+class _Encode:
+    """How rows become what is shown."""
 
+    template: BoundTemplate
+    processor: Any
+    mode: Mode
+    strategy: str
 
-def _text(row: Row, encoded: Encoded, template: BoundTemplate, processor: Any) -> str:
-    """Return the rendered text where the tokens are just that, else (truncated rows) the tokens decoded."""
-    rendered = "".join(span.text for span in template.spans(row))
-    if list(processor(rendered, add_special_tokens=False)["input_ids"]) == list(encoded.input_ids):
-        return rendered
-    return _decode(processor, encoded.input_ids)
+    def __call__(self, part: Part, raw: Row, place: RowId) -> Iterator[list[Shown]]:
+        """Yield the samples of each row that is made of a raw row, or why it cannot be used."""
+        try:
+            rows = part.opened.converter(raw)
+        except RowError as error:
+            yield [Shown(place, Refused(error.reason, error.detail))]
+            return
+        for row in rows:
+            refused = self.mode.refuse(row)
+            (made,) = (refused,) if refused else self.mode.encode(self.template, [row], self.strategy)
+            for piece in made if isinstance(made, list) else [made]:
+                if isinstance(piece, Refused):
+                    yield [Shown(place, piece)]
+                    continue
+                samples = piece if isinstance(piece, tuple) else (piece,)
+                told = zip(samples, self.mode.sides(row), self.mode.names(row), strict=True)
+                yield [Shown(place, one, self._text(side, one), name) for one, side, name in told]
+
+    def _text(self, row: Row, encoded: Encoded) -> str:
+        """Return the rendered text where the tokens are just that, else (truncated rows) the tokens decoded."""
+        rendered = "".join(span.text for span in self.template.spans(row))
+        if list(self.processor(rendered, add_special_tokens=False)["input_ids"]) == list(encoded.input_ids):
+            return rendered
+        return _decode(self.processor, encoded.input_ids)
 
 
 def _decode(processor: Any, ids: Sequence[int]) -> str:
@@ -108,6 +124,7 @@ def _as_object(shown: Shown) -> dict[str, Any]:
         return {"refused": shown.encoded.reason, "detail": shown.encoded.detail, **place}
     one = shown.encoded
     return {
+        **({"sample": shown.name} if shown.name else {}),
         "text": shown.text,
         "input_ids": list(one.input_ids),
         "labels": list(one.labels),
@@ -149,9 +166,8 @@ def _print(shown: Shown, processor: Any) -> None:
         return
     one = shown.encoded
     supervised = sum(label != IGNORED for label in one.labels)
-    console.rule(
-        Text(f"{_short(shown.id)}: {one.length} tokens, {supervised} supervised ({supervised / one.length:.0%})")
-    )
+    place = f"{_short(shown.id)}, {shown.name}" if shown.name else _short(shown.id)
+    console.rule(Text(f"{place}: {one.length} tokens, {supervised} supervised ({supervised / one.length:.0%})"))
     console.print(_coloured(pieces(one, processor), colour=console.color_system is not None))
 
 

@@ -21,7 +21,8 @@ MARK = '<meta name="generator" content="martlet data check">'
 """Every report begins with it: a file without it is not replaced."""
 LISTED = 200
 """Dropped rows that the report itself lists."""
-ASKED = ("model", "template", "loss_scale", "max_length", "truncation_strategy", "system", "columns", "max_dropped")
+ASKED = ["model", "template", "template_mode", "loss_scale", "max_length", "truncation_strategy", "system", "columns"]
+ASKED += ["max_dropped"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Shown:
     """Text and its weight; 0 where it is not supervised."""
     hidden: int
     """Tokens left out at the end."""
+    name: str
+    """Which sample of its row it is, where there are several kinds."""
 
 
 @dataclass(frozen=True)

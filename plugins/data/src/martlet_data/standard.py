@@ -165,7 +165,7 @@ def _reject(row: Row, media: Media, system: Any) -> None:
     if rejected[-1]["role"] != "assistant":
         raise RowError("bad pair", f"{name} ends with {rejected[-1]['role']}, not an answer")
     if rejected == messages:
-        raise RowError("bad pair", f"{name} is the same as the answer; there is nothing to prefer")
+        raise RowError("equal answers", f"{name} is the same as the answer; there is nothing to prefer")
     row["rejected_messages"] = rejected
 
 

@@ -26,12 +26,13 @@ from .args import DataArguments
 from .dropping import DropLog
 from .encoded import Block, EncodedDataset, Sample, Store
 from .ledger import DatasetLedger, Dropped, Ledger, RowId, throughput
+from .modes import Mode
 from .opening import OpenedStream, open_stream
 from .prepare import Prepared, encode, samples
 from .raw_rows import Mixture, RawRows
 from .rows import Held, Row
 from .selection import bad_row, judge, parts_of, reasons, see, warn_about_columns
-from .work import Chunk, Drop, Work
+from .work import Chunk, Drop, Work, work_on
 
 if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
@@ -92,7 +93,7 @@ class Place:
 
 @dataclass
 class Window:
-    """Some rows of the stream, encoded, in the order of the stream."""
+    """Some rows of the stream, encoded, in the order of the stream; the samples of a row side by side."""
 
     place: Place
     rows: EncodedDataset
@@ -112,13 +113,17 @@ class _Ticket:
 class SampleStream:
     """The training rows of ``--dataset``, pass by pass. ``ledger`` counts the rows of the first pass."""
 
-    def __init__(self, run: Run, template: BoundTemplate, opened: Sequence[OpenedStream], evaluation: Ledger) -> None:
+    def __init__(
+        self, run: Run, template: BoundTemplate, opened: Sequence[OpenedStream], evaluation: Ledger, mode: Mode
+    ) -> None:
         data = run.config[DataArguments]
         self.run, self.data, self.max_length = run, data, template.max_length
+        self.mode, self.group = mode.name, mode.group
+        """What rows are encoded for, and the samples of each, which stand side by side in a window."""
         self.shuffle = data.dataset_shuffle
         firsts = np.cumsum([0, *(len(one.files) for one in opened)]).tolist()
         self.sources = [_source(one, first) for one, first in zip(opened, firsts, strict=False)]
-        self.encoder = Encoder([Work(Held([]), o.converter, template, not data.remove_unused_columns) for o in opened])
+        self.encoder = Encoder([work_on(run, Held([]), one.converter, template, mode) for one in opened])
         self.ledger = Ledger([*(one.ledger for one in self.sources), *evaluation.datasets], list(evaluation.rows))
         self.log = DropLog(run.folder if run.process.rank == 0 else None)
         for drop in evaluation.rows:
@@ -144,7 +149,7 @@ class SampleStream:
         """SHA-256 of what a place in the stream depends on, beside the rows themselves: files' sizes, counts, flags."""
         names = ("columns", "interleave_prob", "stopping_strategy", "dataset_shuffle", "shuffle_buffer_size")
         datasets = [[one.opened.count, *map(_size, one.opened.files)] for one in self.sources]
-        facts = json.dumps([datasets, *(getattr(self.data, name) for name in names)], sort_keys=True)
+        facts = json.dumps([datasets, self.mode, *(getattr(self.data, name) for name in names)], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def _first_sample(self) -> Sample | None:
@@ -233,8 +238,9 @@ class SampleStream:
             if chunk.block is not None:
                 count.tokens += sum(chunk.block.lengths)
                 count.supervised_tokens += sum(chunk.block.counts)
-                chunk.block.files = [source.first_file + origins[owner][1] for owner in chunk.owners]
-                to.add(chunk.block, [to.raw + origins[owner][0] for owner in chunk.owners])
+                owners = np.repeat(chunk.owners, self.group).tolist()
+                chunk.block.files = [source.first_file + origins[owner][1] for owner in owners]
+                to.add(chunk.block, [to.raw + origins[owner][0] for owner in owners])
         to.raw += ticket.size
 
     def _drop(self, source: Source, drop: Drop, file: int, *, counted: bool) -> None:
@@ -314,7 +320,7 @@ class SampleStream:
             self.run.logger.info(throughput("Streamed", self._rows, self._tokens, share, seconds))
 
 
-def prepare_stream(run: Run, template: BoundTemplate) -> Prepared:
+def prepare_stream(run: Run, template: BoundTemplate, mode: Mode) -> Prepared:
     """Open what --dataset names as a stream; what --val_dataset names is encoded whole, as without --streaming.
 
     Raises ``DataError`` when none of the first rows can be used.
@@ -322,10 +328,10 @@ def prepare_stream(run: Run, template: BoundTemplate) -> Prepared:
     data = run.config[DataArguments]
     opened = [open_stream(run, text, "--dataset", data.columns) for text in data.dataset]
     parts = parts_of(run, "eval") if data.val_dataset or data.cached_val_dataset else []
-    arrays = encode(run, template, parts)
-    stream = SampleStream(run, template, opened, judge(run, parts, template.max_length))
-    evaluation = samples(run, parts, arrays, "eval") if parts else None
-    return Prepared(stream, evaluation, stream.ledger, stream.fingerprint, stream.finish)
+    arrays = encode(run, template, parts, mode)
+    stream = SampleStream(run, template, opened, judge(run, parts, template.max_length), mode)
+    evaluation = samples(run, parts, arrays, "eval", mode.group) if parts else None
+    return Prepared(stream, evaluation, stream.ledger, stream.fingerprint, stream.group, stream.finish)
 
 
 class _Gathered:

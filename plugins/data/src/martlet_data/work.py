@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from martlet.errors import DataError, MartletError
+from martlet.errors import DataError
 from martlet.protocols import Encoded, Refused
 
+from .args import DataArguments
 from .convert import Converter
 from .encoded import Block
+from .modes import IGNORED, TRAIN, Mode, idle, strategy_of
 from .rows import LINE, Row, RowError, RowTable
 from .standard import STANDARD_COLUMNS
 
 if TYPE_CHECKING:
     from martlet.protocols import BoundTemplate
-
-IGNORED = -100
-ENCODED = frozenset({"messages", "tools"})
-"""Columns that become tokens."""
+    from martlet.run import Run
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class Chunk:
     made: list[int]
     """For each raw row, how many rows it was turned into (1 when it could not be converted)."""
     owners: list[int] = field(default_factory=list)
-    """For each row that is used, which of the chunk's raw rows it came from."""
+    """For each row that is used, which of the chunk's raw rows it came from; its samples stand side by side."""
     drops: list[Drop] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     renamed: set[str] = field(default_factory=set)
@@ -76,6 +75,9 @@ class Work:
     """Keep columns that are not part of the standard row."""
     keep_rows: bool = False
     """Keep the standard rows beside their samples."""
+    mode: Mode = TRAIN
+    strategy: str = "delete"
+    """``--truncation_strategy``."""
 
     def __call__(self, indices: Sequence[int]) -> Chunk:
         """Turn raw rows into samples. Faults of a row are in the result; nothing is raised for them."""
@@ -93,6 +95,7 @@ class Work:
         """Turn one of the rows that are made of a raw row into a sample."""
         chunk = Chunk([1])
         self._convert([index], chunk)
+        chunk.drops.clear()
         if which >= len(chunk.rows):
             raise DataError(f"{self.converter.label}: row {index + 1} is not as it was when the run began. Start anew.")
         chunk.rows, chunk.lines, chunk.owners = [chunk.rows[which]], [chunk.lines[which]], [0]
@@ -109,62 +112,47 @@ class Work:
                 chunk.drops.append(Drop(position, line, error.reason, error.detail))
                 continue
             chunk.made[position] = len(rows)
-            chunk.rows += rows
-            chunk.owners += [position] * len(rows)
-            chunk.lines += [line] * len(rows)
+            for row in rows:
+                if refused := self.mode.refuse(row):
+                    chunk.drops.append(Drop(position, line, refused.reason, refused.detail))
+                    continue
+                chunk.rows.append(row)
+                chunk.owners.append(position)
+                chunk.lines.append(line)
 
     def _encode(self, chunk: Chunk) -> None:
-        samples: list[Encoded] = []
-        places: list[int] = []
-        for place, found in enumerate(self._encoded(chunk.rows)):
+        used: list[tuple[int, Sequence[Encoded]]] = []
+        encoded = self.mode.encode(self.template, chunk.rows, self.strategy) if self.template is not None else ()
+        for place, found in enumerate(encoded):
             pieces = found if isinstance(found, list) else (found,)
             chunk.made[chunk.owners[place]] += len(pieces) - 1
             for one in pieces:
-                refused = one if isinstance(one, Refused) else idle(one)
-                if refused is not None:
+                made = idle(one) or (one,) if isinstance(one, Encoded) else one
+                if isinstance(made, Refused):
                     owner, line = chunk.owners[place], chunk.lines[place]
-                    chunk.drops.append(Drop(owner, line, refused.reason, refused.detail, length_of(refused)))
-                elif isinstance(one, Encoded):
-                    samples.append(one)
-                    places.append(place)
+                    chunk.drops.append(Drop(owner, line, made.reason, made.detail, length_of(made)))
+                else:
+                    used.append((place, made))
         chunk.drops.sort(key=lambda drop: drop.position)
-        extras = [self._extra(chunk.rows[place], one) for place, one in zip(places, samples, strict=True)]
-        chunk.owners = [chunk.owners[place] for place in places]
-        chunk.lines = [chunk.lines[place] for place in places]
-        chunk.rows = [chunk.rows[place] for place in places] if self.keep_rows else []
-        chunk.block = flatten(samples, extras, chunk.lines)
+        samples = [(place, one) for place, row in used for one in row]
+        extras = [self._extra(chunk.rows[place], one) for place, one in samples]
+        chunk.block = flatten([one for _, one in samples], extras, [chunk.lines[place] for place, _ in samples])
+        chunk.owners = [chunk.owners[place] for place, _ in used]
+        chunk.lines = [chunk.lines[place] for place, _ in used]
+        chunk.rows = [chunk.rows[place] for place, _ in used] if self.keep_rows else []
 
     def _extra(self, row: Row, one: Encoded) -> dict[str, Any]:
         if self.keep_columns:
-            return {k: v for k, v in row.items() if k not in ENCODED} | one.extra
-        return {"channel": row["channel"]} | one.extra if "channel" in row else one.extra
-
-    def _encoded(self, rows: list[Row]) -> Sequence[Encoded | Refused | list[Encoded]]:
-        """Encode rows; a list of samples stands for a row that was split."""
-        if not rows or self.template is None:
-            return []
-        try:
-            encoded = self.template.encode_batch(rows)
-        except MartletError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"The template failed on a batch of {len(rows)} rows: {type(error).__name__}: {error}. "
-                "It must refuse a row that it cannot encode."
-            ) from error
-        if len(encoded) != len(rows) or [] in encoded:
-            raise DataError(f"The template returned {len(encoded)} samples for {len(rows)} rows, or none for one.")
-        return encoded
+            return {name: value for name, value in row.items() if name not in self.mode.encoded} | one.extra
+        return {name: row[name] for name in self.mode.kept if name in row} | one.extra
 
 
-def idle(one: Encoded) -> Refused | None:
-    """Refuse a sample that would teach nothing: a first token is never predicted, and weight 0 is not learnt."""
-    labels, weights = one.labels, one.token_weights
-    first = len(labels) > 0 and labels[0] != IGNORED
-    learns = len(labels) - labels.count(IGNORED) > first
-    if learns and weights is not None:
-        learns = any(w and label != IGNORED for w, label in zip(weights[1:], labels[1:], strict=True))
-    return None if learns else Refused("nothing supervised", "no token of it would be trained on")
+def work_on(
+    run: Run, table: RowTable, converter: Converter, template: BoundTemplate, mode: Mode, *, keep_rows: bool = False
+) -> Work:
+    """Return how rows of a table are turned into samples for a mode."""
+    keep_columns = not run.config[DataArguments].remove_unused_columns
+    return Work(table, converter, template, keep_columns, keep_rows, mode, strategy_of(run))
 
 
 def flatten(samples: Sequence[Encoded], extras: list[dict[str, Any]], lines: list[int]) -> Block:

@@ -18,9 +18,6 @@ class ExportArguments:
 class ActionArguments:
     to_cached_dataset: bool = field(default=False, metadata={"important": True})
     """Encode --dataset and --val_dataset once and write them, for --cached_dataset of later runs."""
-    template_mode: str = field(default="train", metadata={"choices": ("train", "rlhf", "kto"), "important": True})
-    """With --to_cached_dataset, what the rows are encoded for: train (pt, sft), rlhf (a chosen and a rejected
-    conversation each), kto (a label each)."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from martlet import UsageError
-from martlet_data.args import DataArguments
+from martlet_data.args import DataArguments, ModeArguments
 from martlet_data.references import parse
 from martlet_models.args import ModelArguments
 
@@ -38,7 +38,7 @@ def to_cached_dataset(run: Run) -> Path:
     """Encode the command's datasets and write them; nothing appears in the folder before all of it is written."""
     from martlet_data.api import write_cached_dataset
 
-    target, mode = _target(run), run.config[ActionArguments].template_mode
+    target, mode = _target(run), run.config[ModeArguments].template_mode
     data = run.config[DataArguments]
     paths = [parse(text).path for text in (*data.dataset, *data.val_dataset)]
     sources = [path for path in paths if path is not None]
@@ -47,7 +47,7 @@ def to_cached_dataset(run: Run) -> Path:
     with whole_folder(target) as draft:
         ledger = write_cached_dataset(run, template, draft, mode)
     totals = ledger.totals()
-    print(f"{totals['train']:,} samples to train on and {totals['eval']:,} to evaluate on are in {target}")
+    print(f"{totals['train']:,} rows to train on and {totals['eval']:,} to evaluate on are in {target}")
     for name, flag in (("train", "cached_dataset"), ("val", "cached_val_dataset")):
         if (target / name).is_dir():
             print(f"Use them: --{flag} {target / name}")

@@ -12,7 +12,7 @@ def provide_commands() -> Iterable[Command]:
     yield Command(
         "export",
         "martlet_export.export:main",
-        roles=("model", "template", "data", "encode", "export", "action"),
+        roles=("model", "template", "data", "encode", "mode", "export", "action"),
         plan="martlet_export.export:plan",
         summary="Write datasets in a form that later runs start from.",
     )
