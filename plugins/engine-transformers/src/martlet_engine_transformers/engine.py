@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from martlet.errors import MartletError, UsageError, suggest
-from martlet.protocols import BoundTemplate, Request, Response, Sampling
+from martlet.protocols import BoundTemplate, Encoded, Refused, Request, Response, Sampling
 
 from . import sampling as plan
 from .args import TransformersEngineArguments
 from .borrow import adapter, causal_lm, evaluation, seeded
 from .endings import Endings
 from .generation import Answer, LogProbs, Prompt, generate
+from .scoring import is_classifier, score
 from .streaming import pieces, tokens_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class TransformersEngine:
 
         Raises ``UsageError`` for a ``sampling`` that no request could be answered with.
         """
-        attached, sampling = self._ready(), sampling or Sampling()
+        attached, sampling = self._writer(), sampling or Sampling()
         plan.check(sampling)
         endings = attached.endings(sampling)
         answers: dict[int, tuple[Prompt, Answer]] = {}
@@ -108,7 +109,7 @@ class TransformersEngine:
 
         Raises what ``infer`` would report in ``Response.error``. Beams have no pieces: they give one.
         """
-        attached, sampling = self._ready(), sampling or Sampling()
+        attached, sampling = self._writer(), sampling or Sampling()
         plan.check(sampling)
         prompt, endings = attached.prompt(0, request, sampling), attached.endings(sampling)
 
@@ -128,6 +129,24 @@ class TransformersEngine:
                 yield _response(request, prompt, part, begin + text)
                 begin = ""
 
+    def score(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Return the numbers that a ``seq_cls`` model puts to whole conversations, in order: one number a label.
+
+        A conversation becomes tokens as in training, its last answer included. Raises ``UsageError`` for one that
+        cannot be scored, and for a model that writes text.
+        """
+        attached = self._ready()
+        if not is_classifier(attached.inner):
+            raise UsageError("the model writes text and has no score head; load it with --task_type seq_cls.")
+        found: dict[int, list[float]] = {}
+        prompts = [attached.conversation(index, request) for index, request in enumerate(requests)]
+        with self._busy, evaluation(attached.model):
+            for batch in _batches(prompts, self.max_batch_size):
+                with adapter(attached.model, batch[0].adapter):
+                    numbers = score(attached.model, [prompt.ids for prompt in batch])
+                found |= {prompt.index: mine for prompt, mine in zip(batch, numbers, strict=True)}
+        return [found[index] for index in range(len(requests))]
+
     def message(self, text: str) -> dict[str, Any]:
         """Return an answer as the message with which its conversation goes on: reasoning apart from content."""
         template = self._ready().template
@@ -144,6 +163,12 @@ class TransformersEngine:
         if self._attached is None:
             raise UsageError("the engine has no model; call load or attach first.")
         return self._attached
+
+    def _writer(self) -> _Attached:
+        attached = self._ready()
+        if is_classifier(attached.inner):
+            raise UsageError("the model puts scores to conversations and writes no text; ask it with score.")
+        return attached
 
 
 class _Attached:
@@ -186,14 +211,33 @@ class _Attached:
         if not request.messages:
             raise UsageError("the conversation has no messages.")
         ids = list(self.template.prompt_ids(request.messages, request.tools))
-        config = self.inner.config.get_text_config(decoder=True)
-        longest = getattr(config, "max_position_embeddings", None)
+        longest = self.longest
         if longest and len(ids) >= longest:
             raise UsageError(f"the prompt has {len(ids)} tokens; the model takes {longest}, answer included.")
         if self.template.max_length and len(ids) > self.template.max_length:
             raise UsageError(f"the prompt has {len(ids)} tokens, more than max_length={self.template.max_length}.")
         limit = plan.new_tokens(self.generation_config, sampling)
         return Prompt(index, ids, min(limit, longest - len(ids)) if longest else limit, name)
+
+    def conversation(self, index: int, request: Request) -> Prompt:
+        """Tokenise a whole conversation, as for training; ``UsageError`` where it cannot be scored."""
+        name = self._adapter(request)
+        row = {"messages": request.messages} | ({"tools": request.tools} if request.tools else {})
+        made = self.template.encode_batch([row])[0]
+        if not isinstance(made, Encoded):
+            why = f"{made.reason}{f' ({made.detail})' if made.detail else ''}" if isinstance(made, Refused) else "split"
+            raise UsageError(f"the conversation cannot be scored: {why}.")
+        ids = list(made.input_ids)
+        if self.longest and len(ids) > self.longest:
+            raise UsageError(f"the conversation has {len(ids)} tokens; the model takes {self.longest}.")
+        return Prompt(index, ids, 0, name)
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens that the model takes, as its configuration says."""
+        config = self.inner.config.get_text_config(decoder=True)
+        found: int | None = getattr(config, "max_position_embeddings", None)
+        return found
 
     def _adapter(self, request: Request) -> str | None:
         names = self.adapters

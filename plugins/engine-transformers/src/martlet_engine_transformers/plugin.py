@@ -13,7 +13,7 @@ def provide_engines() -> Iterable[Engine]:
         "transformers",
         "martlet_engine_transformers.engine:TransformersEngine",
         summary="Runs every model that transformers loads, on any device",
-        can=frozenset({"stream", "lora", "logprobs", "attach", "beams"}),
+        can=frozenset({"stream", "lora", "logprobs", "attach", "beams", "score"}),
     )
 
 

@@ -14,8 +14,16 @@ class ModelArguments:
     """Which family's loader to use. Chosen from the id and config.json when not given."""
     model_revision: str | None = None
     """Branch, tag or commit to download from a hub."""
-    task_type: str = field(default="causal_lm", metadata={"choices": ("causal_lm",)})
-    """What the model is used for."""
+    task_type: str = field(default="causal_lm", metadata={"choices": ("causal_lm", "seq_cls")})
+    """What the model is used for: causal_lm writes text; seq_cls puts numbers to a conversation, as reward models and
+    classifiers do."""
+    num_labels: int | None = field(default=None, metadata={"ge": 1})
+    """Numbers that a seq_cls model puts to a conversation. Taken from config.json where the checkpoint has such a
+    head."""
+    problem_type: str | None = field(
+        default=None, metadata={"choices": ("regression", "single_label_classification", "multi_label_classification")}
+    )
+    """What these numbers stand for; written to config.json for transformers. Chosen by num_labels when not given."""
     trust_remote_code: bool = field(default=False, metadata={"restore": False})
     """Run Python files that the model folder brings along. Read them first."""
     new_special_tokens: list[str] = field(default_factory=list, metadata={"path": True})

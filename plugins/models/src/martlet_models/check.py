@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from martlet import CheckpointError, ConfigError, UsageError
 
-from . import source
+from . import source, tasks
 from .adapters import split_name
 from .written import check_as_written
 
@@ -41,8 +41,9 @@ def check_settings(settings: ModelArguments, loading: LoadingArguments | None, r
         again = f" That is what {recorded} says; give --model with the place it has now." if recorded else ""
         raise UsageError(f"{error}{again}") from error
     if folder is not None:
-        read_config(folder)
+        raw = read_config(folder)
         if loading is not None:
+            tasks.check(folder, raw, settings)
             check_weights(folder)
             check_generation(folder)
 

@@ -10,7 +10,7 @@ from typing import Any
 from martlet import MartletError, UsageError
 from martlet.errors import suggest
 
-from . import attention, rope
+from . import attention, rope, tasks
 from .args import LoadingArguments, ModelArguments
 from .check import read_config
 
@@ -37,6 +37,7 @@ def build(folder: Path, settings: ModelArguments, loading: LoadingArguments) -> 
     """
     raw = read_config(folder)
     _check_known(folder, raw, trusted=settings.trust_remote_code)
+    tasks.check(folder, raw, settings)
     attn = attention.choose(loading.attn_impl, raw, folder)
     if loading.experts_impl is None:
         attention.check_experts(raw, folder)
@@ -45,7 +46,10 @@ def build(folder: Path, settings: ModelArguments, loading: LoadingArguments) -> 
     config._experts_implementation = loading.experts_impl or _named_experts(raw)
     _override(config, loading.model_kwargs or {})
     rope.apply(config, loading.rope_scaling, settings.max_model_len)
-    _check_class(folder, config, raw, settings, loading)
+    tasks.apply(config, settings)
+    found = tasks.check_class(folder, config, raw, settings)
+    if loading.experts_impl and found is not None and not found._can_set_experts_implementation():
+        raise UsageError(f"--experts_impl {loading.experts_impl}: a {config.model_type} model has no experts.")
     return config
 
 
@@ -83,20 +87,6 @@ def _check_known(folder: Path, raw: Mapping[str, Any], *, trusted: bool) -> None
         f"{folder / 'config.json'}: model_type {kind!r} is not known to transformers {transformers.__version__}. "
         f"{suggest(str(kind), CONFIG_MAPPING) if kind else 'The file names none.'}".split(" Known:")[0]
     )
-
-
-def _check_class(
-    folder: Path, config: Any, raw: Mapping[str, Any], settings: ModelArguments, loading: LoadingArguments
-) -> None:
-    """Refuse what is no causal language model, and an expert implementation where there are no experts."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    remote = settings.trust_remote_code and "AutoModelForCausalLM" in (raw.get("auto_map") or {})
-    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if found is None and not remote:
-        raise MartletError(f"--model {folder}: a {config.model_type} model is not a causal language model.")
-    if loading.experts_impl and found is not None and not found._can_set_experts_implementation():
-        raise UsageError(f"--experts_impl {loading.experts_impl}: a {config.model_type} model has no experts.")
 
 
 def _override(config: Any, settings: Mapping[str, Any]) -> None:

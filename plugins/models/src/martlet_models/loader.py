@@ -1,4 +1,4 @@
-"""The loader of every causal language model that transformers knows."""
+"""The loader of every causal language model that transformers knows, and of those with a score head in its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from martlet import CheckpointError, MartletError, Model, UsageError
 from martlet.protocols import LoadedModel
 
-from . import adapters, configuration, initialize, placement, shapes, tokens
+from . import adapters, configuration, initialize, placement, shapes, tasks, tokens
 from .args import LoadingArguments, ModelArguments
 from .check import check_generation, check_tokenizer, check_weights, read_config, weight_files
 from .configuration import first_line
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from martlet import Run
-
-
-AUTO_CLASSES = {"causal_lm": "AutoModelForCausalLM"}
-"""``--task_type`` to the class that builds its models."""
 
 
 class DefaultLoader:
@@ -47,8 +43,8 @@ class DefaultLoader:
         source = self._source(run)
         other = self._owner(run, source.folder)
         if other is not None:
-            found: LoadedModel = other.load(run, for_training=for_training)
-            return found
+            theirs: LoadedModel = other.load(run, for_training=for_training)
+            return theirs
         settings = run.config[ModelArguments]
         check_weights(source.folder)
         check_generation(source.folder)
@@ -58,7 +54,10 @@ class DefaultLoader:
         for patch in patches:
             patch.before_load(config, keywords, run)
         processor = self._tokenizer(run, source.folder)
-        model = self._read(run, source, config, keywords)
+        if settings.task_type == "seq_cls":
+            tasks.set_padding(config, read_config(source.folder), processor)
+        found = adapters.find(run, settings.adapters)
+        model = self._read(run, source, config, keywords, [path for _, path in found], for_training=for_training)
         if for_training and any(parameter.is_meta for parameter in model.parameters()):
             raise UsageError(
                 "--device_map and --max_memory leave no memory for all of the weights, and what is on the disk cannot "
@@ -67,7 +66,7 @@ class DefaultLoader:
         tokens.extend_model(model, processor)
         for patch in patches:
             model = patch.after_load(model, processor, run)
-        return LoadedModel(model, processor, source.folder, adapters.find(run, settings.adapters))
+        return LoadedModel(model, processor, source.folder, found)
 
     def load_processor(self, run: Run) -> Any:
         """Read the tokenizer alone."""
@@ -95,9 +94,11 @@ class DefaultLoader:
             patch.before_load(config, keywords, run)
         dtype = keywords["dtype"] if keywords["dtype"] != "auto" else config.dtype or shapes.stored_dtype(folder)
         with torch.device("meta"):
-            model: nn.Module = _auto(settings.task_type).from_config(
+            model: nn.Module = tasks.auto_class(settings.task_type).from_config(
                 config, dtype=dtype, trust_remote_code=settings.trust_remote_code
             )
+        if settings.task_type == "seq_cls":
+            tasks.check_head(model)
         shapes.keep_wide(model, dtype)
         if settings.new_special_tokens:
             tokens.extend_model(model, self._tokenizer(run, folder))
@@ -114,13 +115,21 @@ class DefaultLoader:
         return found[1] if found else self.spec
 
     def checkpoint(self, run: Run) -> tuple[str, tuple[str, ...]]:
-        """Return the id or the path of ``--model``, and the architectures that its config.json names."""
+        """Return the id or the path of ``--model``, and the architectures that it belongs to."""
         source = self._source(run)
-        return source.id or str(source.folder), tuple(read_config(source.folder).get("architectures") or ())
+        return source.id or str(source.folder), tasks.architectures(read_config(source.folder))
 
     def new_tokens(self, run: Run) -> list[str]:
         """Return the tokens of ``--new_special_tokens``."""
         return tokens.read(run.config[ModelArguments].new_special_tokens)
+
+    def folder(self, run: Run) -> Path:
+        """Return the folder that ``--model`` is read from, downloading it where it is an id."""
+        return self._source(run).folder
+
+    def find_adapters(self, run: Run) -> list[tuple[str, Path]]:
+        """Return name and folder of each of ``--adapters``, as ``load`` finds them, without reading the model."""
+        return adapters.find(run, run.config[ModelArguments].adapters)
 
     def context_length(self, run: Run) -> int | None:
         """Return the longest sequence: ``--max_model_len``, else what config.json says, else None."""
@@ -186,23 +195,38 @@ class DefaultLoader:
         tokens.extend_tokenizer(tokenizer, tokens.read(settings.new_special_tokens))
         return tokenizer
 
-    def _read(self, run: Run, source: Source, config: Any, keywords: dict[str, Any]) -> Any:
+    def _read(
+        self,
+        run: Run,
+        source: Source,
+        config: Any,
+        keywords: dict[str, Any],
+        adapters: list[Path],
+        *,
+        for_training: bool,
+    ) -> Any:
+        """Read the weights; ``adapters`` may bring the head that they lack."""
         settings = run.config[ModelArguments]
         try:
-            model, report = _auto(settings.task_type).from_pretrained(
-                source.folder,
-                config=config,
-                trust_remote_code=settings.trust_remote_code,
-                local_files_only=True,
-                weights_only=True,
-                output_loading_info=True,
-                **{key: value for key, value in keywords.items() if value is not None},
-            )
+            with tasks.quiet(settings.task_type):
+                model, report = tasks.auto_class(settings.task_type).from_pretrained(
+                    source.folder,
+                    config=config,
+                    trust_remote_code=settings.trust_remote_code,
+                    local_files_only=True,
+                    weights_only=True,
+                    output_loading_info=True,
+                    **{key: value for key, value in keywords.items() if value is not None},
+                )
         except MartletError:
             raise
         except Exception as error:
             raise _explained(source.folder, error) from error
-        _check_report(run, source.folder, model, report, _loading(run).init_strategy)
+        missing, unused = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+        if settings.task_type == "seq_cls":
+            missing = tasks.take_head(run, source.folder, model, missing, adapters, for_training=for_training)
+            unused = [name for name in unused if not name.startswith("lm_head.")]
+        _check_report(run, source.folder, model, missing, unused)
         if source.id:
             model.name_or_path = model.config.name_or_path = source.id
         return model
@@ -211,13 +235,6 @@ class DefaultLoader:
 def _loading(run: Run) -> LoadingArguments:
     """Return how weights are read; a command that reads none takes no such flags."""
     return run.config[LoadingArguments] if LoadingArguments in run.config else LoadingArguments()
-
-
-def _auto(task: str) -> Any:
-    """Return the class of transformers that builds models for a task."""
-    import transformers
-
-    return getattr(transformers, AUTO_CLASSES[task])
 
 
 def _explained(folder: Path, error: Exception) -> MartletError:
@@ -239,9 +256,9 @@ def _explained(folder: Path, error: Exception) -> MartletError:
     return MartletError(f"--model {folder}: transformers cannot load it: {first_line(error)}")
 
 
-def _check_report(run: Run, folder: Path, model: Any, report: Any, strategy: str | None) -> None:
+def _check_report(run: Run, folder: Path, model: Any, missing: list[str], unused: list[str]) -> None:
     """Refuse a checkpoint that lacks weights, unless the user said how to fill them; report what was not used."""
-    missing = sorted(report["missing_keys"])
+    strategy = _loading(run).init_strategy
     if missing and strategy is None:
         raise CheckpointError(
             f"--model {folder}: {len(missing)} weights of the model are not in its files, among them {missing[0]}; "
@@ -251,6 +268,5 @@ def _check_report(run: Run, folder: Path, model: Any, report: Any, strategy: str
         initialize.fill(model, missing, strategy)
         names = ", ".join(missing[:5])
         run.warn(f"{folder}: {len(missing)} weights were missing and filled by --init_strategy {strategy}: {names}")
-    unused = sorted(report["unexpected_keys"])
     if unused:
         run.warn(f"{folder}: {len(unused)} weights in its files are not part of the model: {', '.join(unused[:5])}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from martlet import AmbiguousComponent, Model
 
+from .tasks import architectures
+
 if TYPE_CHECKING:
     from martlet import Run
 
@@ -26,8 +28,8 @@ def match(run: Run, reference: str, config: Mapping[str, Any]) -> tuple[str, Mod
         return any(fnmatchcase(name, pattern.lower()) for pattern in spec.checkpoints for name in names)
 
     by_id = [(plugin, spec) for plugin, spec in specs if claims(spec)]
-    architectures = set(config.get("architectures") or ())
-    by_architecture = [(plugin, spec) for plugin, spec in specs if architectures & set(spec.architectures)]
+    named = set(architectures(config))
+    by_architecture = [(plugin, spec) for plugin, spec in specs if named & set(spec.architectures)]
     for hits in (by_id, by_architecture):
         if len(hits) == 1:
             return hits[0]

@@ -35,7 +35,7 @@ def provide_models() -> Iterator[Model]:
     yield Model(
         "default",
         "martlet_models.loader:DefaultLoader",
-        summary="Any causal language model that transformers can load.",
+        summary="Any causal language model that transformers can load, also with a score head in place of its own.",
     )
 
 
@@ -43,9 +43,11 @@ def provide_models() -> Iterator[Model]:
 def on_config(config: Config) -> None:
     from .args import LoadingArguments, ModelArguments
     from .check import check_settings
+    from .tasks import check_flags
 
     if ModelArguments in config:
         origin = config.origin("model")
         recorded = f"{origin.detail}/args.json" if origin.source == "args.json" else ""
         weights = LoadingArguments in config
         check_settings(config[ModelArguments], config[LoadingArguments] if weights else None, recorded)
+        check_flags(config)

@@ -1,4 +1,4 @@
-"""Choose ``--model`` where an adapter says which model it was trained on."""
+"""Choose ``--model`` where an adapter says which model it was trained on, and ``--problem_type``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 
 def choose(config: Config) -> Iterable[tuple[str, str, str]]:
-    """Yield the base model of the first adapter when no model is given."""
+    """Yield the base model of the first adapter when no model is given, and what the numbers of a head stand for."""
     settings = config[ModelArguments]
+    if settings.task_type == "seq_cls" and settings.problem_type is None and settings.num_labels is not None:
+        kind = "regression" if settings.num_labels == 1 else "single_label_classification"
+        yield "problem_type", kind, f"num_labels is {settings.num_labels}"
     if settings.model is not None:
         return
     for entry in settings.adapters:

@@ -45,7 +45,7 @@ def extend_model(model: Any, tokenizer: Any) -> bool:
     """
     import torch
 
-    old, wanted = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    old, wanted = model.get_input_embeddings().num_embeddings, len(tokenizer)
     if wanted <= old:
         return False
     model.resize_token_embeddings(wanted, mean_resizing=False)

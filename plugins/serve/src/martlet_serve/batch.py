@@ -20,16 +20,14 @@ from martlet_data.args import DataArguments
 from martlet_models.args import ModelArguments
 
 from .args import GenerationArguments, InferArguments
-from .engine import Answering, load_engine
+from .engine import Answering, chunk_size, gives_scores, load_engine
+from .scores import scored, tell_unread
 from .terminal import visible
 
 if TYPE_CHECKING:
     from martlet import Run
 
 MEDIA = frozenset({"images", "videos", "audios"})
-DEFAULT_CHUNK = 256
-"""Rows handed to an engine at a time, where it does not say how many it takes at once."""
-CHUNKS_OF_BATCHES = 8
 
 
 @dataclass
@@ -43,8 +41,10 @@ class BatchResult:
 
 def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
     """Answer the rows of the command's datasets."""
-    settings = run.config[InferArguments]
-    if run.config[GenerationArguments].stream and sys.stdout is None:
+    settings, scores = run.config[InferArguments], gives_scores(run)
+    if scores:
+        tell_unread(run)
+    elif run.config[GenerationArguments].stream and sys.stdout is None:
         raise UsageError("--stream true: standard output is closed; without the flag the answers go to a file alone.")
     rows, ledger = _rows(run)
     path = Path(settings.result_path) if settings.result_path else default_result_path(run)
@@ -55,8 +55,10 @@ def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
         engine = load_engine(run)
         try:
             with _progress(len(rows)) as advance:
-                for row, answer in _answers(run, engine, rows, sampling, advance):
-                    writer.add(result(row, answer, tool_calls(engine, row, answer)))
+                for line in (
+                    scored(engine, rows, advance) if scores else _answered(run, engine, rows, sampling, advance)
+                ):
+                    writer.add(line)
         except KeyboardInterrupt:
             run.logger.warning("Stopped: %d of %d answers are in %s", writer.rows, len(rows), path)
             raise
@@ -119,6 +121,14 @@ def default_result_path(run: Run, stamp: str = "") -> Path:
     return path
 
 
+def _answered(
+    run: Run, engine: Answering, rows: Sequence[Row], sampling: Sampling, advance: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield a line of the results for each row."""
+    for row, answer in _answers(run, engine, rows, sampling, advance):
+        yield result(row, answer, tool_calls(engine, row, answer))
+
+
 def _answers(
     run: Run, engine: Answering, rows: Sequence[Row], sampling: Sampling, advance: Any
 ) -> Iterator[tuple[Row, Response]]:
@@ -127,8 +137,7 @@ def _answers(
             yield row, _streamed(engine, request(row, index), replace(sampling, seed=run.seed + index))
             advance(1)
         return
-    size = getattr(engine, "max_batch_size", 0) * CHUNKS_OF_BATCHES
-    size = size if size > 0 else DEFAULT_CHUNK
+    size = chunk_size(engine)
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
         requests = [request(row, start + index) for index, row in enumerate(chunk)]

@@ -13,7 +13,7 @@ from martlet_data.args import DataArguments
 from martlet_models.args import ModelArguments
 
 from .args import GenerationArguments, InferArguments
-from .engine import check_adapters, load_engine
+from .engine import check_adapters, gives_scores, load_engine
 
 if TYPE_CHECKING:
     from martlet import Run
@@ -31,6 +31,11 @@ def main(run: Run) -> BatchResult | int:
         from .batch import answer_dataset
 
         return answer_dataset(run, drawing)
+    if gives_scores(run):
+        raise UsageError(
+            "the model puts scores to conversations and writes no text, so there is no chat with it; name the "
+            "conversations with --val_dataset FILE."
+        )
     for flag in ONLY_FOR_DATASETS:
         if run.config.is_set(flag):
             run.warn(f"--{flag} has no effect in a chat; name a dataset with --val_dataset to answer its rows.")
@@ -94,6 +99,7 @@ def plan(run: Run) -> dict[str, Any]:
     """Facts for ``martlet plan``."""
     data = run.config[DataArguments]
     check_adapters(run)
+    scores = gives_scores(run)
     if not has_rows(data):
         return {"mode": "chat in the terminal"}
     from martlet_data.api import count_rows
@@ -103,7 +109,7 @@ def plan(run: Run) -> dict[str, Any]:
     counts = count_rows(run)
     given = run.config[InferArguments].result_path
     return {
-        "mode": "answer the rows of the datasets",
+        "mode": "score the rows of the datasets" if scores else "answer the rows of the datasets",
         "rows": counts.eval or counts.train,
         "files": [given or str(default_result_path(run, "<time>"))],
     }

@@ -21,6 +21,9 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 def write(tuned: Any, path: Path, state_dict: dict[str, Tensor] | None) -> None:
     """Write the active adapter of a PEFT model."""
     active, beside = tuned.active_adapter, _embeddings_beside(tuned)
+    config = tuned.peft_config[active]
+    if config.modules_to_save:  # PEFT adds the head of a classifier anew whenever it is loaded
+        config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     tuned.save_pretrained(path, state_dict=state_dict, selected_adapters=[active], save_embedding_layers=beside)
     if active != "default":
         for file in (path / active).iterdir():
@@ -114,6 +117,15 @@ def read_config(path: Path) -> Any:
         return LoraConfig.from_pretrained(str(path))
     except Exception as error:
         raise CheckpointError(f"{file}: PEFT cannot read it: {error}") from error
+
+
+def holds_base_weights(path: Path) -> bool:
+    """Tell whether loading an adapter would replace weights of the base model: embeddings that were extended, say."""
+    from peft.utils.save_and_load import load_peft_weights
+
+    names = load_peft_weights(str(path), device="cpu")
+    trained_whole = read_config(path).modules_to_save or ()
+    return any(".lora_" not in name and not any(f".{one}." in name for one in trained_whole) for name in names)
 
 
 def check_complete(tuned: Any, path: Path, name: str) -> None:

@@ -85,11 +85,12 @@ def _frozen(model: nn.Module, names: list[tuple[nn.Parameter, list[str]]], setti
 
 def _first_share(names: list[tuple[nn.Parameter, list[str]]], ratio: float) -> set[int]:
     """Return the first parameters, as many as have together at most ``ratio`` of all numbers."""
-    limit = ratio * sum(parameter.numel() for parameter, _ in names)
+    sizes = [int(getattr(parameter, "ds_numel", parameter.numel())) for parameter, _ in names]  # ds: divided by ZeRO-3
+    limit = ratio * sum(sizes)
     found: set[int] = set()
     seen = 0
-    for parameter, _ in names:
-        seen += parameter.numel()
+    for (parameter, _), size in zip(names, sizes, strict=True):
+        seen += size
         if seen > limit:
             break
         found.add(id(parameter))
@@ -127,6 +128,9 @@ def _copy_weights(model: nn.Module, path: Path) -> None:
         if keys:
             raise CheckpointError(f"{path}: it {what} {sorted(keys)[0]}, unlike this model; it was saved from another.")
     model.load_state_dict(source.state_dict())
+    for mine, theirs in zip(model.parameters(), source.parameters(), strict=True):
+        if hasattr(mine, "ds_tensor"):  # ZeRO-3: the weights are slices, and every process copies its own
+            mine.ds_tensor.data.copy_(theirs.ds_tensor.data)
 
 
 def _recorded(path: Path) -> frozenset[str]:

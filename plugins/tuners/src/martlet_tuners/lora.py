@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from martlet import CheckpointError, UsageError
 from . import adapter_files
 from .args import LoraArguments
 from .placing import lora_config
+from .reference import beside, switched
 from .refusal import refused
 from .start import Start, take_start
 
@@ -96,6 +97,25 @@ class LoraTuner:
         except ValueError as error:
             raise CheckpointError(f"The adapter cannot be merged: {error}") from error
         return merged
+
+    def reference(
+        self, model: nn.Module, adapter: Path | None = None
+    ) -> Callable[[], AbstractContextManager[None]] | None:
+        """Return a context in which the model is what training is compared with; None where that takes another model.
+
+        Without ``adapter`` it is the base model, else the base model with this adapter, which is loaded beside the
+        trained one, frozen and never saved. Another model is needed where training changes weights of the base itself.
+        """
+        tuned = _peft(model)
+        start: Start | None = getattr(tuned, "adapter_start", None)
+        if tuned.active_peft_config.bias != "none" or (start is not None and start.taken_out):
+            return None
+        if adapter is None:
+            return lambda: switched(tuned, None)
+        if adapter_files.read_config(adapter).bias != "none" or adapter_files.holds_base_weights(adapter):
+            return None
+        name = beside(tuned, adapter, self.load)
+        return lambda: switched(tuned, name)
 
     def parameter_groups(self, model: nn.Module, run: Run) -> list[dict[str, Any]] | None:
         """Return optimizer groups for LoRA+, or None without ``--lorap_lr_ratio``.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from martlet import Run
 
 ALL_LINEAR = "all-linear"
+CLASSIFIER = "ForSequenceClassification"
+"""End of the class names of models whose score head PEFT then trains whole and saves with the adapter."""
 STARTS = re.compile(r"gaussian|pissa|pissa_niter_\d+|olora|orthogonal")
 
 
@@ -31,7 +33,7 @@ def lora_config(model: nn.Module, run: Run) -> Any:
     if not targets and not where.target_parameters:
         raise UsageError("--target_modules is empty, so nothing would be trained; name modules, or leave the flag out.")
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if type(model).__name__.endswith(CLASSIFIER) else "CAUSAL_LM",
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,

@@ -69,16 +69,17 @@ def take_start(tuned: Any, start: Start) -> Any:
     import torch
 
     if start.dtype is not None:
-        _cast(tuned, getattr(torch, start.dtype))
+        cast_adapter(tuned, getattr(torch, start.dtype))
     if start.taken_out:
         start.matrices = {n: p.detach().to("cpu", copy=True) for n, p in _matrices(tuned).items()}
     tuned.adapter_start = start
     return tuned
 
 
-def _cast(tuned: Any, dtype: Any) -> None:
-    for name, parameter in tuned.named_parameters():
-        if ".lora_" in name:
+def cast_adapter(tuned: Any, dtype: Any, name: str = "default") -> None:
+    """Give the matrices of an adapter another number type."""
+    for known, parameter in tuned.named_parameters():
+        if ".lora_" in known and f".{name}" in known:
             parameter.data = parameter.data.to(dtype)
 
 
