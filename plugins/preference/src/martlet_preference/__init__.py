@@ -1,0 +1,1 @@
+"""Alignment from preferences: losses of pairs and the trainers of `martlet rlhf`."""

@@ -1,0 +1,119 @@
+"""The losses that ``--loss_type`` names, called the way the contract ``pair`` says."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from martlet import Loss, MartletError, Run, UsageError
+from martlet.errors import told
+from martlet_train.args import TrainArguments, TrainerArguments
+
+from .args import PairArguments
+from .losses import OF_A_BATCH
+
+DIVISORS = ("pairs", "chosen_tokens")
+"""What the terms of a loss may be averaged over."""
+SETTINGS = ("label_smoothing", "discopop_tau", "simpo_gamma")
+"""Flags that losses read, by the name of the argument."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a run."""
+
+    name: str
+    weight: float
+    function: Callable[..., Any]
+
+    def __call__(self, given: Mapping[str, Any], pairs: int) -> dict[str, Tensor]:
+        """Return (P,) losses by what they are averaged over; what a stranger's loss does wrong is its fault."""
+        try:
+            found = self.function(**given)
+        except (MartletError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise MartletError(f"--loss_type {self.name} failed: {told(error, __file__)}.") from error
+        terms = found if isinstance(found, dict) else {"pairs": found}
+        for divisor, losses in terms.items():
+            if divisor not in DIVISORS:
+                raise UsageError(
+                    f"--loss_type {self.name} returned a term averaged over {divisor!r}; "
+                    f"a loss of pairs averages over {' or '.join(DIVISORS)}."
+                )
+            if not isinstance(losses, Tensor) or losses.shape != (pairs,):
+                shape = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else None
+                raise UsageError(
+                    f"--loss_type {self.name} returned {shape or type(losses).__name__} for {pairs} pairs; "
+                    "a loss of pairs returns one number a pair."
+                )
+        return terms
+
+    def reads(self, argument: str) -> bool:
+        return argument in inspect.signature(self.function).parameters
+
+
+def chosen_terms(run: Run, settings: Mapping[str, float]) -> list[Term]:
+    """Return the losses of ``--loss_type`` with their weights, each tried out on made-up pairs."""
+    names = [spec.name for spec in run.selected(Loss)]
+    weights = _weights(run.config[PairArguments].loss_weights, names)
+    terms = [Term(*parts) for parts in zip(names, weights, run.all(Loss), strict=True)]
+    for term in terms:
+        term(_made_up(settings), 2)
+    return terms
+
+
+def warn_of_idle(run: Run, terms: list[Term]) -> None:
+    """Say which settings of losses none of these reads, and which loss has nothing to sort."""
+    names = " or ".join(term.name for term in terms)
+    for flag in SETTINGS:
+        given = run.config.is_set(flag) and run.config.origin(flag).source != "args.json"
+        if given and not any(term.reads(flag) for term in terms):
+            run.warn(f"--{flag} has no effect here: the loss {names} does not read it.")
+    sorting = [term.name for term in terms if term.function in OF_A_BATCH]
+    alone = run.config[TrainerArguments].per_device_train_batch_size == 1 and not run.config[TrainArguments].packing
+    if sorting and alone:
+        run.warn(
+            f"--loss_type {sorting[0]} sorts the pairs of a batch, and one pair sorts to itself. "
+            "Raise --per_device_train_batch_size."
+        )
+
+
+def check_divergence(terms: list[Term], divergence: str) -> None:
+    """Refuse losses that do not see what a divergence changes: they would train on the reverse KL divergence."""
+    blind = [term.name for term in terms if term.reads("ref_chosen") and not term.reads("chosen_score")]
+    if not any(term.reads("chosen_score") for term in terms):
+        blind = [term.name for term in terms]
+    if blind:
+        raise UsageError(
+            f"--f_divergence_type {divergence} does not go with --loss_type {' '.join(blind)}: it is defined "
+            "for losses of the difference of two scores. Leave it at reverse_kl, or choose another loss."
+        )
+
+
+def _made_up(settings: Mapping[str, float]) -> dict[str, Any]:
+    """Return the arguments of a loss for two pairs: what is wrong with it shows before a model is loaded."""
+    sums = dict.fromkeys(("chosen", "rejected", "ref_chosen", "ref_rejected", "chosen_score", "rejected_score"), -6.0)
+    counts = dict.fromkeys(("chosen_tokens", "rejected_tokens", "nll"), 6.0)
+    return {name: torch.full((2,), value) for name, value in (sums | counts).items()} | dict(settings)
+
+
+def _weights(weights: list[float] | None, names: list[str]) -> list[float]:
+    given = "--loss_weights " + " ".join(f"{weight:g}" for weight in weights or ())
+    if weights is None:
+        return [1.0] * len(names)
+    if len(names) == 1:
+        raise UsageError(f"{given} weighs several losses; --loss_type names one, {names[0]}. Name more, or drop it.")
+    if len(weights) != len(names):
+        raise UsageError(
+            f"{given} has {len(weights)} numbers for the {len(names)} losses {', '.join(names)}; give each loss one."
+        )
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise UsageError(f"{given}: weights are 0 or more, and at least one is more.")
+    return weights
