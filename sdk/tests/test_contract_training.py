@@ -64,11 +64,38 @@ def test_loss(old, new, check, said, fails):
     fails("loss", old, new, f"losses:my-name:{check}", said)
 
 
+PAIR_RETURN = "return -logsigmoid(beta * margin)"
+PAIR_LOSSES = [
+    ("beta, **more", "beta", "takes_unknown_arguments", "accept **more"),
+    (PAIR_RETURN, f"{PAIR_RETURN}.mean()", "one_loss_a_pair", "of shape (); return one float a pair"),
+    (PAIR_RETURN, "return margin > 0", "one_loss_a_pair", "torch.bool"),
+    (PAIR_RETURN, "return {'pairs': 0.0}", "one_loss_a_pair", "returned float, not a tensor"),
+    (PAIR_RETURN, "return {'tokens': margin}", "one_loss_a_pair", "a term averaged over 'tokens'"),
+    (PAIR_RETURN, "return (-100 * margin).exp()", "finite", "not finite for"),
+    (PAIR_RETURN, "return margin.abs().sqrt()", "finite", "its gradient is not, for certain answers"),
+    ("= chosen -", "= chosen.detach() -", "gradient_reaches_answers", "chosen answers, and their gradient"),
+    ("- rejected +", "- rejected.detach() +", "gradient_reaches_answers", "the rejected answers, and their gradient"),
+    (PAIR_RETURN, "return -margin.detach()", "gradient_reaches_answers", "no gradient flows through it"),
+    ("    margin =", "    ref_chosen -= 1\n    margin =", "changes_nothing", "changes ref_chosen in place"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "check", "said"), PAIR_LOSSES, ids=[row[2] for row in PAIR_LOSSES])
+def test_pair_loss(old, new, check, said, fails):
+    fails("pair_loss", old, new, f"losses:my-name:{check}", said)
+
+
 TRAINABLE = "parameter.requires_grad_(trainable and key in weights)"
 APPLIED = "        return model\n\n    def save"
 UNUSED = """        from torch import nn
         model.requires_grad_(False)
         model.extra = nn.Parameter(model.lm_head.weight[0] * 1)
+"""
+COMPARED = """        return model
+
+    def reference(self, model, adapter=None):
+        from contextlib import nullcontext
+        return nullcontext
 """
 TUNERS = [
     ('"norm" in key or key.endswith("bias")', "False", "trains_something", "no parameter has requires_grad"),
@@ -110,6 +137,7 @@ TUNERS = [
         "merge_keeps_logits",
         "other weights than the base model: ['left']",
     ),
+    (APPLIED, COMPARED + "\n    def save", "reference_is_the_base", "within reference() the logits differ from"),
 ]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tiny_jobs import Done
 
+from martlet_sdk import preferences
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "docs/how-to/reward.md",
@@ -26,11 +28,19 @@ PAGES = [
     "docs/how-to/talk.md",
     "docs/how-to/evaluate.md",
     "docs/how-to/packing.md",
+    "docs/how-to/reference-model.md",
     "docs/how-to/cached-dataset.md",
     "docs/how-to/streaming.md",
     "docs/how-to/loss-scale.md",
     "docs/how-to/check-data.md",
     "docs/how-to/agents.md",
+    "docs/algorithms/index.md",
+    "docs/algorithms/dpo.md",
+    "docs/algorithms/kto.md",
+    "docs/algorithms/orpo.md",
+    "docs/algorithms/cpo.md",
+    "docs/algorithms/simpo.md",
+    "docs/algorithms/rm.md",
     "docs/plugins/smallest.md",
     "docs/plugins/package.md",
     "docs/tutorials/first-fine-tune.md",
@@ -38,8 +48,10 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROWS = '{"query": "Which bird never lands?", "response": "The martlet."}\n{"query": "Say two", "response": "2"}\n'
+PAIRS = "".join(f'{line[:-1]}, "rejected_response": "No idea"}}\n' for line in ROWS.splitlines())
 SLOW = ("martlet quickstart",)
 """Commands with a test of their own."""
+COMMENT = re.compile(r"(^|\s)#.*")
 RUN = re.compile(r"v0-\d{8}-\d{6}")
 
 
@@ -51,13 +63,15 @@ def desk(tmp_path, tiny_model, monkeypatch):
     for name in ("model", "base", "Qwen/Qwen3-0.6B", "martlet-quickstart/full/v0-20260101-120000/last"):
         (tmp_path / name).symlink_to(tiny_model)
     (tmp_path / "rows.jsonl").write_text(ROWS, encoding="utf-8")
+    (tmp_path / "pairs.jsonl").write_text(PAIRS, encoding="utf-8")
+    preferences.write(tmp_path / "preferences", count=16)  # as the page does with python -m, but few
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
 def commands(text: str) -> list[str]:
-    lines = [" ".join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    lines = [" ".join(shlex.split(COMMENT.sub("", line))) for line in text.splitlines()]
     return [line for line in lines if re.match(r"([A-Z_]+=\S+ )*martlet ", line) and line not in SLOW]
 
 

@@ -36,15 +36,11 @@ def _stem(reference: str) -> str:
 
 
 class _Loader(SourceFileLoader):
-    """Reads the source each time: a file edited within a second would be taken from its old bytecode."""
-
-    def path_stats(self, path: Any) -> Any:
+    def path_stats(self, path: Any) -> Any:  # read the source: a file edited within a second has old bytecode
         raise OSError
 
 
-class _Finder:
-    """Resolve ``martlet.external.NAME`` to a listed file or folder."""
-
+class _Finder:  # resolves ``martlet.external.NAME`` to a listed file or folder
     @staticmethod
     def find_spec(fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         parent, _, name = fullname.rpartition(".")

@@ -103,7 +103,7 @@ class Arguments(Spec, kind="arguments", label="group"):
     """A group of flags. Target: a dataclass; a field is a flag, its annotation the parser, the literal behind it help.
 
     ``metadata``: ``component`` (kind whose names are its values), ``unset`` (name used for None), ``owner`` (plugin of
-    the default), ``separator``, ``choices``, ``ge gt le lt``, ``env path checkpoint restore secret important``.
+    the default), ``separator``, ``choices``, ``ge gt le lt``, ``env path checkpoint restore secret important local``.
     """
 
     roles: tuple[str, ...] = ()
@@ -215,7 +215,8 @@ class Loss(Spec, kind="losses"):
     """A loss. Contract ``token``: ``(logits (N, V), labels (N,)) -> (N,)``, 0 where it is -100. Contract ``pair``:
     log-probabilities of pairs by keyword ``-> (P,)``. The trainer sums, and divides by those of the optimizer step."""
 
-    contract: str = "token"  # or ``pair``, ``policy``, ``embedding``
+    contract: str = "token"
+    """``token``, ``pair``, ``policy`` or ``embedding``."""
 
 
 class Callback(Spec):

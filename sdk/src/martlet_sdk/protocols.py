@@ -72,7 +72,12 @@ class AgentStream(Protocol):
 
 
 class ModelLoader(Protocol):
-    """Target of ``provide_models``: a class. One named ``default`` loads what no other claims."""
+    """Target of ``provide_models``: a class. One named ``default`` loads what no other claims.
+
+    A second model (``--ref_model``) is loaded by the same methods, with a run in which ``--model`` names that one.
+    Optional: ``folder(run)``, where the weights are read from; ``find_adapters(run)``, names and folders of
+    ``--adapters``.
+    """
 
     def load(self, run: Run, *, for_training: bool = False) -> LoadedModel:
         """Read weights and tokenizer as ``--model`` and its companions say."""
@@ -92,7 +97,10 @@ class ModelPatch(Protocol):
 
 
 class Tuner(Protocol):
-    """Target of ``provide_tuners``: a class. Optional: ``callbacks(run)``, ``parameter_groups(model, run)``."""
+    """Target of ``provide_tuners``: a class. Optional: ``callbacks(run)``, ``parameter_groups(model, run)``, and
+    ``reference(model, adapter)``, for tuners that leave the weights of the base alone: a function whose context makes
+    the model its base, with the adapter in the folder ``adapter`` unless None; None where that takes another model.
+    """
 
     def apply(self, model: nn.Module, run: Run) -> nn.Module:
         """Decide what is trained; return the model to train (the same one or a wrapper)."""
@@ -123,7 +131,21 @@ TokenLoss = Callable[["Tensor", "Tensor"], "Tensor"]
 The trainer multiplies by ``token_weights``, sums, and divides by the number of supervised tokens of the whole
 optimizer step, so no loss has to know how a batch was split."""
 
+PairLoss = Callable[..., "Tensor | Mapping[str, Tensor]"]
+"""``(chosen, rejected, ref_chosen, ref_rejected, chosen_score, rejected_score, chosen_tokens, rejected_tokens, nll,
+beta, label_smoothing, discopop_tau, simpo_gamma, **more) -> (P,)``, by keyword: a loss names what it reads.
+
+(P,) float32 each: sums of log-probabilities under the model and the reference (zeros where there is none), log-ratios
+or what ``--f_divergence_type`` makes of them, numbers of tokens, negative log-likelihood; then numbers. One loss a pair
+is averaged over the pairs of the optimizer step; a dict says for each term whether ``pairs`` or ``chosen_tokens``
+divide it."""
+
 Trainer = Callable[["Run"], TrainResult]
+
+Launcher = Callable[["Run"], int]
+"""``(run) -> exit status``: start processes with the words ``run.words`` and the variables ``RANK``, ``LOCAL_RANK``,
+``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``; where ``run.config.command.folder`` says where the command will
+write, ask it once and hand the folder down in ``MARTLET_RUN_FOLDER``. A signal has to reach every process once."""
 
 Reward = Callable[..., "Sequence[float | None]"]
 """``(completions: list[str], **columns) -> one score each``; None where it does not apply."""
@@ -134,7 +156,8 @@ Reward = Callable[..., "Sequence[float | None]"]
 class Engine(Protocol):
     """Target of ``provide_engines``: a class. Usable alone: ``martlet.get("engines", NAME)``.
 
-    Optional: ``message(text)``, the message that an answer is, its reasoning apart, for the conversation to go on with.
+    Optional: ``message(text)``, the message that an answer is, its reasoning apart, for the conversation to go on with;
+    ``score(requests)`` (capability ``score``), a score head's numbers for each conversation, one a label.
     """
 
     def load(self, path: str | Path | None = None, *, run: Run | None = None, **settings: Any) -> Engine:

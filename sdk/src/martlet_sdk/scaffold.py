@@ -51,6 +51,9 @@ SCAFFOLDS: dict[str, Kind] = {
         (),
         ("safetensors>=0.5", "torch>=2.6"),
     ),
+    "launcher": Kind(
+        "Starts processes on this machine.", f"NPROC_PER_NODE=2 {TRAIN} --launcher my-name", ("martlet-launch",)
+    ),
     "reward": Kind("Prefers short answers.", "martlet plugin show my-name"),
 }
 

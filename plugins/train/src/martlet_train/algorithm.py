@@ -53,7 +53,11 @@ class Algorithm(ABC):
         """Run ``forward`` as often as needed and return the loss."""
 
     def begin(self, forward: Forward, batches: Iterable[Batch]) -> None:  # noqa: B027
-        """See this process's batches of an optimizer step, or of an evaluation, before the first loss of them."""
+        """See this process's batches of an optimizer step, or of an evaluation, before the first loss of them.
+
+        Every process sees as many, so that each may run a model whose weights all of them hold together; those that
+        are ``filler`` count for nothing.
+        """
 
     @staticmethod
     def collate(rows: Sequence[Row], numbers: Sequence[int], collator: Collator) -> Batch:

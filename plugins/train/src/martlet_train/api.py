@@ -13,7 +13,7 @@ from .algorithm import Algorithm, LossOut, Measured
 from .batch import Batch, Collator, Row, sequence_sum
 from .core import fit
 from .head import Measure
-from .scoring import Forward, TokenScores, log_probabilities
+from .scoring import Forward, TokenScores, evaluating, log_probabilities
 
 __all__ = [
     "Algorithm",
@@ -26,6 +26,7 @@ __all__ = [
     "Row",
     "TokenScores",
     "TrainResult",
+    "evaluating",
     "fit",
     "log_probabilities",
     "sequence_sum",

@@ -114,40 +114,55 @@ class Collator:
     """Lay the rows one behind another instead of padding them."""
     left: bool = False
     """Put the padding before the rows."""
+    branches: bool = False
+    """Packed: let every second row go on from what it shares with the one before, which is then computed once; see
+    ``documents``."""
 
     def __call__(self, rows: Sequence[Row], numbers: Sequence[int] = ()) -> Batch:
-        lengths = [len(row.input_ids) for row in rows]
         places = [_supervised(row, np.asarray(row.labels, dtype=np.int64)) for row in rows]
+        shared = self._shared(rows, places)
+        lengths = [len(row.input_ids) - skipped for row, skipped in zip(rows, shared, strict=True)]
         starts = self._starts(lengths)
-        counts = [len(at) for at, _ in places]
-        sequence = np.repeat(np.arange(len(rows)), counts)
-        columns = np.concatenate([at for at, _ in places]) - 1 + np.repeat(starts, counts)
+        columns = [at - 1 - skip + start for (at, _), skip, start in zip(places, shared, starts, strict=True)]
+        for number, skip in enumerate(shared):
+            if skip and len(columns[number]) and places[number][0][0] == skip:  # the shared part predicts its first
+                columns[number][0] = starts[number - 1] + skip - 1
+        sequence = np.repeat(np.arange(len(rows)), [len(at) for at, _ in places])
+        lines = 0 if self.packed else np.arange(len(rows)) * max(lengths)
         return Batch(
-            model_inputs=self._packed_inputs(rows, lengths) if self.packed else self._padded_inputs(rows, lengths),
+            model_inputs=self._packed(rows, shared) if self.packed else self._padded(rows, lengths),
             targets=torch.from_numpy(np.concatenate([targets for _, targets in places])),
             rows=torch.from_numpy(np.zeros_like(sequence) if self.packed else sequence),
-            columns=torch.from_numpy(columns),
+            columns=torch.from_numpy(np.concatenate(columns)),
             sequence=torch.from_numpy(sequence),
             sequences=len(rows),
             weights=_weights(rows, places),
             extra=[row.extra for row in rows],
             packed=self.packed,
-            ends=torch.from_numpy(self._ends(lengths, starts)),
+            ends=torch.from_numpy(lines + starts + np.asarray(lengths) - 1),
             numbers=torch.tensor(list(numbers), dtype=torch.int64),
         )
 
-    def _ends(self, lengths: list[int], starts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        lines = 0 if self.packed else np.arange(len(lengths)) * max(lengths)
-        ends: np.ndarray[Any, Any] = lines + starts + np.asarray(lengths) - 1
-        return ends
+    def _shared(self, rows: Sequence[Row], places: Sequence[Places]) -> list[int]:
+        """Return how many tokens of each row need not be computed again."""
+        found = [0] * len(rows)
+        if not (self.packed and self.branches):
+            return found
+        for number in range(1, len(rows), 2):
+            one, other = (np.asarray(row.input_ids) for row in rows[number - 1 : number + 1])
+            most = min(len(one), len(other)) - 1
+            most = min([most, *(int(at[0]) for at, _ in places[number - 1 : number + 1] if len(at))])
+            differ = np.flatnonzero(one[:most] != other[:most])
+            found[number] = int(differ[0]) if len(differ) else max(most, 0)
+        return found
 
     def _starts(self, lengths: list[int]) -> np.ndarray[Any, Any]:
-        """Return the column of the first token of each row."""
+        """Return the column of the first token of each row that is computed."""
         if self.packed:
             return np.cumsum([0, *lengths[:-1]])
         return max(lengths) - np.asarray(lengths) if self.left else np.zeros(len(lengths), dtype=np.int64)
 
-    def _padded_inputs(self, rows: Sequence[Row], lengths: list[int]) -> dict[str, Tensor]:
+    def _padded(self, rows: Sequence[Row], lengths: list[int]) -> dict[str, Tensor]:
         ids = np.full((len(rows), max(lengths)), self.pad_token_id, dtype=np.int64)
         mask = np.zeros_like(ids)
         for number, (row, start, length) in enumerate(zip(rows, self._starts(lengths), lengths, strict=True)):
@@ -158,10 +173,11 @@ class Collator:
             inputs["position_ids"] = torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0))
         return inputs
 
-    def _packed_inputs(self, rows: Sequence[Row], lengths: list[int]) -> dict[str, Tensor]:
-        ids = np.concatenate([np.asarray(row.input_ids, dtype=np.int64) for row in rows])
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        return {"input_ids": torch.from_numpy(ids)[None], "position_ids": torch.from_numpy(positions)[None]}
+    def _packed(self, rows: Sequence[Row], shared: list[int]) -> dict[str, Tensor]:
+        kept = [np.asarray(row.input_ids, dtype=np.int64)[skip:] for row, skip in zip(rows, shared, strict=True)]
+        positions = [np.arange(skip, skip + len(ids)) for ids, skip in zip(kept, shared, strict=True)]
+        inputs = {"input_ids": np.concatenate(kept), "position_ids": np.concatenate(positions)}
+        return {name: torch.from_numpy(values)[None] for name, values in inputs.items()}
 
 
 Places = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]

@@ -7,6 +7,7 @@ import logging
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ from .args import TrainArguments, TrainerArguments
 from .output import choose_folder
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import TrainingArguments
 
     from .algorithm import Algorithm
     from .interruption import Interruption
     from .resuming import Resume
     from .trainer import CoreTrainer
+    from .watch import Watch
 
 log = logging.getLogger("martlet")
 
@@ -34,25 +36,45 @@ def fit(run: Run, algorithm: Algorithm) -> TrainResult:
 
     In this order, so that mistakes show early: output folder, tokenizer, flags, rows, weights.
     """
+    from .joining import join
+    from .watch import Watch
+
+    with Watch(run, join(run)) as watch:
+        return _fit(run, algorithm, watch)
+
+
+def _fit(run: Run, algorithm: Algorithm, watch: Watch) -> TrainResult:
     folder = choose_folder(run).absolute()
+    if watch.meeting is not None:
+        from .agreement import agree_on_rows, agree_on_run
+
+        agree_on_run(watch.meeting, run)
+        folder = Path(watch.meeting.exchange("folder", str(folder))[0])
     models = run.one(Model)
-    template = run.one(Template).bind(models.load_processor(run), run)
+    processor = models.load_processor(run)
+    template = run.one(Template).bind(processor, run)
     from .checkpoint import sweep
+    from .deepspeed import loaded_type, loading_in_parts
     from .interruption import Interruption
+    from .reference import check_reference
     from .training_arguments import training_arguments
 
     args = training_arguments(run, folder)
     resume = _checkpoint(run)
-    _try_tuner(run, models, resume)
+    check_reference(run, algorithm, processor)
+    _try_tuner(run, models, resume, args)
     if resume is None and (folder / "run.json").exists():
         run.warn(f"{folder} holds an earlier run: its records are replaced, its checkpoints and links stay.")
     run.open(folder)
     if run.process.rank == 0:
         sweep(folder)
     prepared = algorithm.data(run, template)
-    loaded, model = _model(run, models, resume)
-    with Interruption() as interruption:
-        setup = Setup(run, algorithm, args, template, prepared, loaded, model, resume, interruption)
+    if watch.meeting is not None:
+        agree_on_rows(watch.meeting, prepared.fingerprint)
+    with loading_in_parts(args, partial(loaded_type, models, run)):
+        loaded, model = _model(run, models, resume)
+    with Interruption(run.process) as interruption:
+        setup = Setup(run, algorithm, args, template, prepared, loaded, model, resume, interruption, watch)
         trainer = setup.trainer()
         setup.announce(trainer)
         try:
@@ -79,11 +101,16 @@ def _checkpoint(run: Run) -> Resume | None:
     return resume
 
 
-def _try_tuner(run: Run, models: Any, resume: Resume | None) -> None:
+def _try_tuner(run: Run, models: Any, resume: Resume | None, args: TrainingArguments) -> None:
     """Let the tuner choose on a model without memory: what it refuses should not wait until every row is encoded."""
+    from .deepspeed import check_types
+
     if resume is None and not run.config.is_set("adapters"):
         with suppress(NotImplementedError, RuntimeError):  # what cannot be done without weights
-            run.one(Tuner).apply(models.skeleton(run), run)
+            tuned = run.one(Tuner).apply(models.skeleton(run), run)
+            for parameter in tuned.parameters():
+                if parameter.requires_grad:
+                    check_types(args, parameter.dtype)
 
 
 def _model(run: Run, models: Any, resume: Resume | None) -> tuple[LoadedModel, nn.Module]:
@@ -126,30 +153,31 @@ class Setup:
     model: nn.Module
     resume: Resume | None
     interruption: Interruption
+    watch: Watch
 
     def __post_init__(self) -> None:
         self.flags = self.run.config[TrainerArguments]
         self.ours = self.run.config[TrainArguments]
-        self.packed = self.ours.packing or self.ours.padding_free
 
     def trainer(self) -> CoreTrainer:
         """Build everything that has to be in place before the first step."""
         from .feeding import Feeding
-        from .isolation import check_isolation, check_left_padding
+        from .reference import Reference
         from .reporting import Reporter
         from .scoring import Scorer
+        from .sharded import fetching
         from .trainer import CoreTrainer, Job
 
         self.reporter = Reporter(self.run, report_to=self.flags.report_to, logging_dir=_path(self.flags.logging_dir))
         self._prepare_model()
-        if self.packed:
-            check_isolation(self.model, "--packing true" if self.ours.packing else "--padding_free true")
-        elif self.ours.padding_side == "left":
-            check_left_padding(self.model)
-        scorer = Scorer(
-            self.model, keep=self.ours.use_logits_to_keep, router_logits=self.flags.router_aux_loss_coef > 0
-        )
         feeding = Feeding(self.run, self.algorithm, self.args, self.template, self.prepared, self.loaded.processor)
+        with fetching(self.model):
+            feeding.check_layout(self.model)
+        reference = Reference.choose(self.run, self.algorithm, self.loaded, self.model)  # may put an adapter into it
+        with fetching(self.model):
+            scorer = Scorer(
+                self.model, keep=self.ours.use_logits_to_keep, router_logits=self.flags.router_aux_loss_coef > 0
+            )
         self.loader, facts = feeding.training()
         self.units_per_step = facts["units_per_step"]
         if self.resume is not None:
@@ -172,8 +200,13 @@ class Setup:
             parameter_groups=groups(self.model, self.run) if groups else None,
             callbacks=self._callbacks(),
             exact_mean=self.flags.average_tokens_across_devices,
+            share_rows=self.prepared.share,
+            reference=reference,
         )
-        return CoreTrainer(job)
+        trainer = CoreTrainer(job)
+        if reference is not None:
+            reference.start(trainer, feeding)
+        return trainer
 
     def _prepare_model(self) -> None:
         from .training_arguments import set_precision
@@ -191,6 +224,8 @@ class Setup:
             if self.run.config.is_set("gradient_checkpointing"):
                 raise UsageError(f"--gradient_checkpointing true: {type(base).__name__} cannot. Leave the flag out.")
             self.args.activation_checkpointing = False
+        if self.args.ddp_find_unused_parameters is None:  # transformers would always do it for an adapter
+            self.args.ddp_find_unused_parameters = not self.args.activation_checkpointing
 
     def _checkpoints(self, facts: dict[str, Any]) -> Any:
         from .saving import Checkpoints
@@ -204,12 +239,12 @@ class Setup:
             links=self.ours.create_checkpoint_symlink,
         )
 
-    def _save_weights(self, folder: Path) -> None:
+    def _save_weights(self, folder: Path, whole: dict[str, Tensor] | None) -> None:
         from .saving import quiet, save_generation_config
         from .streaming import StreamLoader
 
         with quiet():
-            self.run.one(Tuner).save(self.model, folder)
+            self.run.one(Tuner).save(self.model, folder, whole)
         self.loaded.processor.save_pretrained(folder)
         save_generation_config(self.loaded.model, folder, self.template.stop_ids)
         self.prepared.save(folder)
@@ -217,29 +252,34 @@ class Setup:
             self.loader.save(folder)
 
     def _callbacks(self) -> list[Any]:
+        from .epochs import CountUnits
         from .interruption import StopAfterEpochs, StopOnSignal
         from .shaped import shaped
         from .streaming import CountPasses, StreamLoader
+        from .watch import TellSteps
 
         of_tuner = getattr(self.run.one(Tuner), "callbacks", None)
         found = [*shaped([*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback)]), self.reporter]
         if isinstance(self.loader, StreamLoader):
             found.insert(0, CountPasses(self.loader))
+        else:
+            found.insert(0, CountUnits(self.loader, self.units_per_step))
         if self.flags.max_epochs is not None:
             found.append(StopAfterEpochs(self.flags.max_epochs))
-        return [*found, StopOnSignal(self.interruption, save=self.flags.save_strategy != "no")]
+        return [TellSteps(self.watch), *found, StopOnSignal(self.interruption, save=self.flags.save_strategy != "no")]
 
     def announce(self, trainer: CoreTrainer) -> None:
         """Show a person the first row as the model will see it, and how much there is to do."""
         from .preview import show_sample
+        from .sharded import size
 
         if self.run.process.rank == 0 and log.isEnabledFor(logging.INFO):
             train = self.prepared.train
             sample = train.sample if isinstance(train, SampleStream) else train[0]
             if sample is not None:
                 show_sample(sample, self.loaded.processor)
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in self.model.parameters())
+        trained = sum(size(p) for p in self.model.parameters() if p.requires_grad)
+        total = sum(size(p) for p in self.model.parameters())
         steps = trainer.total_steps()
         self.reporter.images = steps > 1  # one point is no curve, and drawing takes longer than a step
         share, unit = 100 * trained / max(total, 1), "packs" if self.ours.packing else "rows"
@@ -272,9 +312,18 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
             "--per_device_train_batch_size (--gradient_accumulation_steps makes up for it), --max_length or "
             "--packing_length, or use --gradient_checkpointing true."
         ) from error
+    except RuntimeError as error:
+        if "find_unused_parameters" not in str(error):
+            raise
+        raise MartletError(
+            "Some of the parameters that are trained take no part in the loss, and the other processes wait for their "
+            "gradients. Freeze them, or add --ddp_find_unused_parameters true."
+        ) from error
     finally:
         gc.unfreeze()
     trainer.save_last()
+    trainer.share_rows()
+    trainer.share()
     trainer.raise_if_interrupted()
     return trainer.final_metrics()
 
@@ -286,9 +335,11 @@ def _tell_where(run: Run, checkpoint: Path | None) -> None:
         log.warning("No checkpoint was written (--save_strategy no); the log is in %s.", run.folder)
         return
     log.info("The last checkpoint is %s", checkpoint)
+    writes = next((value for flag, value, _ in run.config if flag.name == "task_type"), "causal_lm") == "causal_lm"
+    use, rows = ("To talk to it", "") if writes else ("To score with it", " --val_dataset FILE")
     for file, flag in (("adapter_config.json", "adapters"), ("config.json", "model")):
         if (checkpoint / file).exists():
-            log.info("To talk to it: martlet infer --%s %s", flag, shlex.quote(str(checkpoint)))
+            log.info("%s: martlet infer --%s %s%s", use, flag, shlex.quote(str(checkpoint)), rows)
             return
 
 

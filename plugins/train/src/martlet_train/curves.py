@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TRAIN, EVAL, ALARM, INK, QUIET = "#2f6db5", "#e07b1a", "#c23b3b", "#2b2f36", "#8a919c"
 """Colours of the training curve, the evaluation curve, values that are not finite, text and axes."""
-OVERVIEW = ("loss", "token_acc", "learning_rate", "grad_norm")
+OVERVIEW = ("loss", "token_acc", "rewards/margins", "rewards/accuracies", "learning_rate", "grad_norm")
 _LEFT_OUT = re.compile(
     r"step|epoch|total_flos|num_input_tokens_seen|memory\w*|(.*_)?(runtime|preparation_time|\w+_per_second|seconds)"
 )

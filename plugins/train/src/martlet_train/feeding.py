@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import nn
 from transformers import TrainingArguments
 
 from martlet import DataError, Run, UsageError
@@ -18,6 +19,8 @@ from martlet_data.args import DataArguments
 from .algorithm import Algorithm
 from .args import TrainArguments, TrainerArguments
 from .batch import Collator, Row
+from .documents import branches, by_document
+from .isolation import check_isolation, check_left_padding
 from .loading import Batches, Loader, make_loader
 from .sampling import BatchSampler, EpochOrder
 from .streaming import Layout, StreamLoader
@@ -43,6 +46,7 @@ class Feeding:
     def __post_init__(self) -> None:
         self.flags = self.run.config[TrainerArguments]
         self.ours = self.run.config[TrainArguments]
+        self.branches = False
 
     def training(self) -> tuple[Loader | StreamLoader, Facts]:
         """Return the batches to train on; ``UsageError`` when there are none."""
@@ -56,6 +60,32 @@ class Feeding:
             return None
         order = EpochOrder(units=len(rows) // self.algorithm.group, seed=0, shuffle=False)
         return self._loader(rows, BatchSampler(order, self.flags.per_device_eval_batch_size, **self._share()))
+
+    def collator(self) -> Collator:
+        """Return what lays rows out, whatever the algorithm makes of them."""
+        tokenizer, packed = self.processor, self.ours.packing or self.ours.padding_free
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return Collator(pad or 0, packed=packed, left=self.ours.padding_side == "left", branches=self.branches)
+
+    def check_layout(self, model: nn.Module) -> None:
+        """Raise ``UsageError`` where a model would score a row otherwise in the batches of this run than alone."""
+        if self.ours.packing or self.ours.padding_free:
+            able = by_document(model, self._longest()) and self.algorithm.group == 2 and branches(model)
+            if self.branches and not able:
+                raise UsageError(
+                    f"--ref_model: {type(model).__name__} cannot compute the shared part of a pair once, as the model "
+                    "does. Use a reference of the model's own architecture, or leave --packing and --padding_free out."
+                )
+            self.branches = able
+            check_isolation(model, "--packing true" if self.ours.packing else "--padding_free true")
+        elif self.ours.padding_side == "left":
+            check_left_padding(model)
+
+    def _longest(self) -> int | None:
+        """Return the tokens of the longest row, as far as it is known."""
+        sets = [rows for rows in (self.prepared.train, self.prepared.eval) if rows is not None]
+        known = [int(rows.lengths.max()) for rows in sets if isinstance(rows, EncodedDataset) and len(rows)]
+        return max(known) if len(known) == len(sets) else self.template.max_length
 
     def _map(self, rows: Any) -> tuple[Loader, Facts]:
         """Take rows by number: an ``EncodedDataset``, or one that is encoded when fetched and knows no lengths."""
@@ -129,10 +159,7 @@ class Feeding:
 
     def _collate(self) -> Any:
         """Return what makes a batch of rows and their numbers. Pickles."""
-        tokenizer, packed = self.processor, self.ours.packing or self.ours.padding_free
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        collator = Collator(pad or 0, packed=packed, left=self.ours.padding_side == "left")
-        return partial(self.algorithm.collate, collator=collator)
+        return partial(self.algorithm.collate, collator=self.collator())
 
     def _share(self) -> dict[str, Any]:
         """Return which share of every batch is this process's, and what stays together in one."""

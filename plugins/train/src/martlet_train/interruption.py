@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from martlet import MartletError
+from martlet import MartletError, Process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE = 1.0
+"""Seconds in which one of several processes takes two signals for one: its own, and one passed on by a launcher."""
 
 
 class Interrupted(MartletError):
@@ -28,10 +32,17 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """While entered, the first signal is noted and the second one raises ``KeyboardInterrupt``."""
+    """While entered, the first signal is noted and the second one raises ``KeyboardInterrupt``.
 
-    def __init__(self) -> None:
+    A signal may reach several processes at different steps, or one alone. So what one has noted counts once all have
+    told one another (``votes``, ``count``), which they do at the same place.
+    """
+
+    def __init__(self, process: Process | None = None) -> None:
+        self.process = process or Process()
         self.signal: int | None = None
+        """What the run is to stop for; the same for all processes."""
+        self._noted, self._when = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -44,15 +55,33 @@ class Interruption:
             signal.signal(number, handler)
         self._before = {}
 
+    def votes(self) -> list[float]:
+        """Return what this process has noted: 1 for one of ``SIGNALS``, for them to be added up over all processes."""
+        return [float(self._noted == number) for number in SIGNALS]
+
+    def count(self, votes: Sequence[float]) -> None:
+        """Take up what any process has noted."""
+        for number, count in zip(SIGNALS, votes, strict=True):
+            if count:
+                if self.signal is None and not self._noted:
+                    self._say(number)
+                self.signal = number
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        several, now = self.process.world_size > 1, time.monotonic()
+        if self._noted:
+            if several and now - self._when < ONE:
+                return
             raise KeyboardInterrupt
-        self.signal = number
-        print(
-            f"\n{signal.Signals(number).name}: finishing this step, then saving. Once more ends at once.",
-            file=sys.stderr,
-            flush=True,
-        )
+        self._noted, self._when = number, now
+        if not several:
+            self.signal = number
+        self._say(number)
+
+    def _say(self, number: int) -> None:
+        if self.process.rank == 0:
+            name = signal.Signals(number).name
+            print(f"\n{name}: finishing this step, then saving. Once more ends at once.", file=sys.stderr, flush=True)
 
 
 class StopOnSignal(TrainerCallback):

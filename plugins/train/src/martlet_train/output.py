@@ -21,10 +21,9 @@ def choose_folder(run: Run) -> Path:
     """
     base = Path(run.config[TrainerArguments].output_dir or "output")
     check_writable(base)
-    if not run.config[TrainArguments].add_version:
-        return base
-    chosen = os.environ.get("MARTLET_RUN_FOLDER")
-    return Path(chosen) if chosen else base / next_version(base)
+    if chosen := os.environ.get("MARTLET_RUN_FOLDER"):
+        return Path(chosen)
+    return base / next_version(base) if run.config[TrainArguments].add_version else base
 
 
 def next_version(base: Path) -> str:

@@ -18,6 +18,7 @@ from .resolve import world_size
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import TrainingArguments
 
 Unknown = dict[str, str]
 
@@ -26,7 +27,7 @@ def plan(run: Run) -> dict[str, Any]:
     """Return the facts; what was not computed is ``{"unknown": why}``."""
     from .training_arguments import training_arguments
 
-    args = training_arguments(run, choose_folder(run))
+    args = training_arguments(run, choose_folder(run), start=False)
     rows = _rows(run)
     steps = _steps(run, rows)
     model = _model(run)
@@ -35,7 +36,7 @@ def plan(run: Run) -> dict[str, Any]:
         "rows_per_step": _rows_per_step(run),
         "steps": steps,
         "parameters": model if isinstance(model, dict) else _parameters(model),
-        "memory": model if isinstance(model, dict) else memory(run, model, args),
+        "memory": model if isinstance(model, dict) else _memory(run, model, args),
         "memory_of_activations": _unknown(
             "it depends on the rows of a batch and the kernels; the log shows what a step takes"
         ),
@@ -64,7 +65,7 @@ def _rows_per_step(run: Run) -> int | Unknown:
     flags = run.config[TrainerArguments]
     if run.config[TrainArguments].packing:
         return _unknown("with --packing it depends on their lengths")
-    return flags.per_device_train_batch_size * (flags.gradient_accumulation_steps or 1) * world_size()
+    return flags.per_device_train_batch_size * (flags.gradient_accumulation_steps or 1) * world_size(run.config)
 
 
 def _steps(run: Run, rows: Counts | Unknown) -> int | Unknown:
@@ -75,7 +76,7 @@ def _steps(run: Run, rows: Counts | Unknown) -> int | Unknown:
         return _unknown("with --packing it depends on the rows' lengths, which are known once they are encoded")
     if not isinstance(rows, Counts):
         return rows
-    together = flags.per_device_train_batch_size * world_size()
+    together = flags.per_device_train_batch_size * world_size(run.config)
     batches = rows.train // together if flags.dataloader_drop_last else math.ceil(rows.train / together)
     in_epoch = max(math.ceil(batches / (flags.gradient_accumulation_steps or 1)), 1)
     epochs = min(flags.num_train_epochs, flags.max_epochs or math.inf)
@@ -89,6 +90,14 @@ def _model(run: Run) -> nn.Module | Unknown:
     except (MartletError, NotImplementedError, RuntimeError) as error:
         return _unknown(f"the model could not be laid out without its weights ({error})")
     return model
+
+
+def _memory(run: Run, model: nn.Module, args: TrainingArguments) -> dict[str, Any]:
+    flags = run.config[TrainerArguments]
+    for flag, value in (("deepspeed", flags.deepspeed), ("fsdp", flags.fsdp)):
+        if value:
+            return _unknown(f"--{flag} {value} divides it over the processes; without it, each holds all")
+    return memory(run, model, args)
 
 
 def _parameters(model: nn.Module) -> dict[str, Any]:

@@ -41,6 +41,12 @@ def provide_commands() -> Iterable[Command]:
         folder="martlet_train.output:choose_folder",
         defaults={"loss_scale": "last_round"},
     )
+    yield Command(
+        "verify-resume",
+        "martlet_train.verify:main",
+        raw=True,
+        summary="Check that a training command, interrupted and resumed, does what it does uninterrupted.",
+    )
 
 
 @hookimpl

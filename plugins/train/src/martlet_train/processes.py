@@ -31,11 +31,11 @@ class Processes:
         return total
 
     def union(self, names: list[str]) -> list[str]:
-        """Return every process's names, in one order."""
+        """Return every process's names: in one order for all, that of the first process."""
         if self.count == 1:
             return names
         texts = self.gather(json.dumps(names).encode())
-        return sorted({name for text in texts for name in json.loads(text)})
+        return list(dict.fromkeys(name for text in texts for name in json.loads(text)))
 
     def gather(self, data: bytes) -> list[bytes]:
         """Return every process's bytes, by rank."""

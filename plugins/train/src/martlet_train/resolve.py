@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from martlet.errors import ConfigError, UsageError
 
+from . import deepspeed, fsdp
 from .args import TrainArguments, TrainerArguments
 from .output import check_writable
 
@@ -29,9 +30,12 @@ def _value(config: Config, flag: str) -> Any:
         return None
 
 
-def world_size() -> int:
-    """Return the number of processes that a launcher has started."""
-    return max(1, int(os.environ.get("WORLD_SIZE") or 1))
+def world_size(config: Config | None = None) -> int:
+    """Return the number of processes that a launcher has started, or that ``config`` lets it start."""
+    here = int(os.environ.get("WORLD_SIZE") or 1)
+    if here > 1 or config is None:
+        return max(here, 1)
+    return (_value(config, "nproc_per_node") or 1) * (_value(config, "nnodes") or 1)
 
 
 def optimizer_settings(text: str | None) -> dict[str, str]:
@@ -65,7 +69,7 @@ def _choose_training(config: Config) -> Iterable[Choice]:
         name = PurePath(str(model)).name if model else "model"
         yield "output_dir", os.path.join("output", name or "model"), "named after --model"
     if config.value("gradient_accumulation_steps") is None:
-        rows = config.value("per_device_train_batch_size") * world_size()
+        rows = config.value("per_device_train_batch_size") * world_size(config)
         steps = -(-ROWS_PER_STEP // rows)
         yield "gradient_accumulation_steps", steps, f"the smallest with at least {ROWS_PER_STEP} rows in a step"
     if config.value("learning_rate") is None:
@@ -211,6 +215,8 @@ def check(config: Config) -> None:
         ),
         *_stream_faults(config),
         *_lazy_faults(config),
+        *deepspeed.faults(config, loop),
+        *fsdp.faults(config, loop),
         (
             train.loss_type not in (None, ["dft"]) and loop.enable_dft_loss,
             f"--enable_dft_loss true and --loss_type {' '.join(train.loss_type or ())} each name a loss; choose one.",

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from martlet import CheckpointError, Run, UsageError
 
 from .checkpoint import follow, verify
+from .sharded import load_whole_optimizer, shape
 from .state import load_optimizer, load_state, set_rng_state
 from .streaming import StreamLoader
 
@@ -41,7 +42,7 @@ STEERING = (
     "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args", "max_grad_norm",
     "neftune_noise_alpha", "label_smoothing_factor", "bf16", "fp16", "loss_type", "model", "torch_dtype",
 )  # fmt: skip
-"""Flags that change the result; with other values than before, resuming is allowed and not exact."""
+"""Flags that change the result, beside all of the algorithm's; with other values than before, resuming is not exact."""
 
 ADAMW = frozenset({"adamw_torch", "adamw_torch_fused"})
 """Values of ``--optim`` that compute the same from the same state."""
@@ -127,7 +128,7 @@ class Resume:
         now = run.record.values()  # written as in args.json: a path that exists is whole
         changed = [
             f"{flag} ({before[flag]} then, {now[flag]} now)"
-            for flag in STEERING
+            for flag in (*STEERING, *(flag.name for flag in run.config.flags if "rlhf" in flag.group.roles))
             if flag in before and before[flag] != now.get(flag)
         ]
         if changed and not self.weights_only:
@@ -146,7 +147,8 @@ class Resume:
         if not self.weights_only:
             saved = load_state(self.folder / OPTIMIZER)
             self._match(saved["parameters"], trained_parameters(trainer))
-            load_optimizer(trainer.optimizer, saved["optimizer"])
+            if not load_whole_optimizer(trainer.optimizer, saved["optimizer"], trainer.trained_groups()):
+                load_optimizer(trainer.optimizer, saved["optimizer"])
             trainer.lr_scheduler.load_state_dict(load_state(self.folder / SCHEDULER))
             return
         with warnings.catch_warnings():
@@ -189,27 +191,31 @@ class Resume:
         """Put back this process's random state and what the loop had gathered for the next log line."""
         if self.weights_only:
             return
-        file = self.folder / random_file(trainer.args.process_index, trainer.args.world_size)
-        if not file.is_file():
+        rank, size = trainer.args.process_index, trainer.args.world_size
+        files = [self.folder / random_file(one, size) for one in range(size)]
+        written = sorted(self.folder.glob("random_state*.safetensors"))
+        same = sorted(files) == written
+        if not same:
             trainer.job.run.warn(
                 f"{self.folder} was written by another number of processes: the rows continue where they were, but "
                 "random numbers (dropout) do not."
             )
-            return
-        state = load_state(file)
-        if state["loop"].keys() != trainer.loop_state().keys():
+        states = [load_state(file) for file in ([files[rank]] if same else written)]
+        if any(state["loop"].keys() != trainer.loop_state().keys() for state in states):
             raise CheckpointError(
-                f"{file} was made by another version of martlet-train, whose state this one cannot take up. Continue "
-                "with that version, or take the weights alone with --resume_only_model true."
+                f"{written[0]} was made by another version of martlet-train, whose state this one cannot take up. "
+                "Continue with that version, or take the weights alone with --resume_only_model true."
             )
-        set_rng_state(state["random"])
-        trainer.set_loop_state(state["loop"])
+        if same:
+            set_rng_state(states[0]["random"])
+        if states:  # what is logged is the mean over processes, so each of another number of them begins with that
+            mean = sum(state["loop"]["loss"] for state in states) / len(states)
+            trainer.set_loop_state({**states[0]["loop"], "loss": mean})
 
 
 def trained_parameters(trainer: CoreTrainer) -> list[list[Any]]:
     """Return name and shape of the optimizer's parameters, group by group, in its order."""
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     return [
-        [[names.get(id(parameter), "?"), list(parameter.shape)] for parameter in group["params"]]
-        for group in trainer.optimizer.param_groups
+        [[names.get(id(parameter), "?"), shape(parameter)] for parameter in group] for group in trainer.trained_groups()
     ]

@@ -24,9 +24,12 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoint import point, prune, write_checkpoint
 from .resuming import OPTIMIZER, SCALER, SCHEDULER, STATE, random_file, trained_parameters
+from .sharded import whole_optimizer, whole_weights
 from .state import rng_state, save_state
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .trainer import CoreTrainer
 
 _log = logging.getLogger("martlet")
@@ -37,8 +40,8 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     folder: Path
-    save_weights: Callable[[Path], None]
-    """Write weights, configuration and tokenizer."""
+    save_weights: Callable[[Path, dict[str, Tensor] | None], None]
+    """Write weights, configuration and tokenizer; the weights are given where the model holds parts of them."""
     facts: dict[str, Any]
     """What ``resuming.SAME`` compares."""
     keep: int | None = None
@@ -58,9 +61,10 @@ class Checkpoints:
             state.best_model_checkpoint = str(best)
         # Every process has its own random state; one writes.
         random_states = [] if self.only_model else trainer.processes.gather(_random_state(trainer))
+        whole = _Whole.of(trainer, only_model=self.only_model)
         if trainer.args.should_save:
             facts = {"step": state.global_step, "epoch": state.epoch, **self.facts}
-            write_checkpoint(target, lambda folder: self._fill(folder, trainer, random_states), facts=facts)
+            write_checkpoint(target, lambda folder: self._fill(folder, trainer, random_states, whole), facts=facts)
             if best is not None and self.links:
                 point(self.folder / "best", best)
             if self.keep is not None:
@@ -79,8 +83,8 @@ class Checkpoints:
         choose = max if trainer.args.greater_is_better else min
         return choose(saved, key=lambda pair: pair[0])[1] if saved else None
 
-    def _fill(self, folder: Path, trainer: CoreTrainer, random_states: list[bytes]) -> None:
-        self.save_weights(folder)
+    def _fill(self, folder: Path, trainer: CoreTrainer, random_states: list[bytes], whole: _Whole) -> None:
+        self.save_weights(folder, whole.weights)
         settings = self.folder / "args.json"
         if settings.is_file():
             shutil.copyfile(settings, folder / settings.name)
@@ -89,12 +93,29 @@ class Checkpoints:
         if self.only_model:
             return
         parameters = trained_parameters(trainer)
-        save_state(folder / OPTIMIZER, {"optimizer": trainer.optimizer.state_dict(), "parameters": parameters})
+        save_state(folder / OPTIMIZER, {"optimizer": whole.optimizer, "parameters": parameters})
         save_state(folder / SCHEDULER, trainer.lr_scheduler.state_dict())
         if getattr(trainer.accelerator, "scaler", None) is not None:
             save_state(folder / SCALER, trainer.accelerator.scaler.state_dict())
         for rank, data in enumerate(random_states):
             (folder / random_file(rank, len(random_states))).write_bytes(data)
+
+
+@dataclass
+class _Whole:
+    """State that processes may hold in parts, put together where a checkpoint is written."""
+
+    weights: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+
+    @classmethod
+    def of(cls, trainer: CoreTrainer, *, only_model: bool) -> _Whole:
+        """Put it together; all processes must call this."""
+        model, keep = trainer.accelerator.unwrap_model(trainer.model), trainer.args.should_save
+        weights = whole_weights(model, keep=keep)
+        if only_model:
+            return cls(weights, {})
+        return cls(weights, whole_optimizer(trainer.optimizer, trainer.trained_groups(), keep=keep))
 
 
 def _random_state(trainer: CoreTrainer) -> bytes:

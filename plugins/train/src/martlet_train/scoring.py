@@ -92,7 +92,7 @@ class Scorer:
             self.inputs["output_router_logits"] = True
         output = base.get_output_embeddings()
         self.head = None if output is None else Head(base, output)
-        self.classifier = getattr(base, "score", None) if output is None else None
+        self.classifier: Any = getattr(base, "score", None) if output is None else None
         self.padding = base.config.get_text_config().pad_token_id if self.classifier is not None else None
         self.way: Way = "score" if self.classifier is not None else "all"
         if keep is not False and self.way == "all":
@@ -199,6 +199,7 @@ def base_of(model: nn.Module) -> nn.Module:
 def probe_ids(model: nn.Module, count: int, *, seed: int = 0) -> Tensor:
     """Return token ids (count,) on the model's device, without touching the global random state."""
     embeddings = base_of(model).get_input_embeddings()  # type: ignore[operator]
+    embeddings = embeddings.get_base_layer() if hasattr(embeddings, "get_base_layer") else embeddings  # of an adapter
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, embeddings.num_embeddings, (count,), generator=generator)
     return ids.to(embeddings.weight.device)

@@ -8,26 +8,28 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from martlet import Run
 
 from .algorithm import Algorithm
 from .batch import Batch
-from .head import Measure
 from .interruption import Interrupted, Interruption, Stopped
 from .loading import Loader
 from .metrics import Tally
 from .processes import Processes
+from .reference import Reference
 from .resuming import Resume
 from .saving import Checkpoints
-from .scoring import Forward, Scorer, TokenScores
+from .scoring import Forward, Scorer
+from .sharded import size
 from .streaming import StreamLoader
 
 
@@ -50,9 +52,14 @@ class Job:
     callbacks: list[TrainerCallback] = field(default_factory=list)
     exact_mean: bool = True
     """Divide by what all processes count, not by each one's own."""
-    reference: Callable[[Batch, Measure], TokenScores] | None = None
+    share_rows: Callable[[Callable[[bytes], list[bytes]]], None] = lambda gather: None
+    """Let every process know what each found out about rows: ``Prepared.share``."""
+    reference: Reference | None = None
     """The reference model, for algorithms that need one."""
 
+
+SHARED_EVERY = 8
+"""Batches of an evaluation after which processes ask one another for signals; a transfer waits for the device."""
 
 Counts = dict[str, float]
 """What the sums of an optimizer step are divided by: see ``Algorithm.count``."""
@@ -75,6 +82,8 @@ class CoreTrainer(Trainer):
             eval_dataset=job.eval_loader.dataset if job.eval_loader else None,
             callbacks=job.callbacks,
         )
+        if self.args.process_index:
+            set_seed(self.args.seed + self.args.process_index)  # each process draws dropout of its own
         if use_cache is not None:
             config.use_cache = use_cache  # the Scorer turns the cache off in its call; checkpoints keep the setting
         self.remove_callback(PrinterCallback)
@@ -83,6 +92,7 @@ class CoreTrainer(Trainer):
         self._flops_per_token: int | None = None
         self._optimizer_trains = False
         self._loss_since: int | None = None
+        self._groups: list[list[nn.Parameter]] = []
 
     # Batches
 
@@ -110,12 +120,25 @@ class CoreTrainer(Trainer):
         for batch in batch_samples:
             for name, count in self.algorithm.count(batch).items():
                 counts[name] = counts.get(name, 0.0) + (0.0 if batch.filler else count)
-        if self.job.exact_mean and self.args.world_size > 1 and counts:
-            values = self.processes.sum(torch.tensor(list(counts.values()), dtype=torch.float64, device=device))
-            counts = dict(zip(counts, values.tolist(), strict=True))
+        shared = dict(zip(counts, self.share(*counts.values()), strict=True))
+        counts = shared if self.job.exact_mean else counts
         if batch_samples:
-            self.algorithm.begin(self._forward(), (batch.to(device) for batch in batch_samples if not batch.filler))
+            self.algorithm.begin(self._forward(), (batch.to(device) for batch in batch_samples))
         return {name: max(count, 1.0) for name, count in counts.items()}
+
+    def share_rows(self) -> None:
+        """Let every process know what each found out about rows."""
+        self.job.share_rows(self.processes.gather)
+
+    def share(self, *numbers: float) -> list[float]:
+        """Add up numbers over all processes, and let each know of a signal that any of them got, in one transfer."""
+        if self.args.world_size == 1:
+            return list(numbers)
+        interruption = self.job.interruption
+        mine = torch.tensor([*numbers, *interruption.votes()], dtype=torch.float64, device=self.args.device)
+        total: list[float] = self.processes.sum(mine).tolist()
+        interruption.count(total[len(numbers) :])
+        return total[: len(numbers)]
 
     # One step
 
@@ -129,7 +152,8 @@ class CoreTrainer(Trainer):
         every = self.args.torch_empty_cache_steps
         if every and self.state.global_step % every == 0:
             torch.cuda.empty_cache()
-        self.accelerator.backward(loss)
+        # The loss is divided by the count of the whole step; DeepSpeed would divide by the number of batches as well.
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
         return loss.detach()
 
     def compute_loss(
@@ -149,10 +173,11 @@ class CoreTrainer(Trainer):
         # DistributedDataParallel averages gradients over processes; the divisor already counts all of them.
         return loss * self.args.world_size if self.job.exact_mean and self.args.world_size > 1 else loss
 
-    def _forward(self, model: nn.Module | None = None, *, logged: bool | None = None) -> Forward:
+    def _forward(self, model: nn.Module | None = None, *, evaluating: bool = False) -> Forward:
         """Return what an algorithm calls: the model, wrapped where gradients are to be shared, and the reference."""
-        logged = self._is_logged() if logged is None else logged
-        return Forward(model or self.model, self.scorer, self.processes, logged, self.job.reference)
+        reference = self.job.reference
+        says = None if reference is None else reference.evaluation if evaluating else reference.training
+        return Forward(model or self.model, self.scorer, self.processes, evaluating or self._is_logged(), says)
 
     def _is_logged(self) -> bool:
         """Tell whether the step now computed will be logged: what is measured costs a pass over the logits."""
@@ -162,7 +187,37 @@ class CoreTrainer(Trainer):
         chosen = step % self.state.logging_steps == 0 or step == self.state.max_steps
         return chosen or (step == 1 and self.args.logging_first_step)
 
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[nn.Module, Any]:
+        """Take up our own checkpoint also where upstream would ask for one of DeepSpeed's."""
+        prepared: tuple[nn.Module, Any] = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+            self._load_scaler(resume_from_checkpoint)
+        return prepared
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes; DeepSpeed, not accelerate, enters its own around a model."""
+        if self.is_deepspeed_enabled:
+            enabled = "torch_autocast" in self.args.hf_deepspeed_config.config
+            return torch.autocast(self.args.device.type, torch.bfloat16, enabled=enabled)
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def trained_groups(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of the optimizer, group by group; DeepSpeed gives it slices in their place."""
+        return self._groups if self.is_deepspeed_enabled else [group["params"] for group in self.optimizer.param_groups]
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Drop groups without parameters, as DeepSpeed does, and note what is trained before it takes that away."""
+        made = self._make_optimizer(model)
+        if not self._groups:
+            made.param_groups[:] = [group for group in made.param_groups if group["params"]]
+            self._groups = [list(group["params"]) for group in made.param_groups]
+        return made
+
+    def _make_optimizer(self, model: nn.Module | None) -> torch.optim.Optimizer:
         """Give the tuner's parameter groups their own learning rates."""
         groups = self.job.parameter_groups
         if groups is None or self.optimizer is not None:
@@ -179,8 +234,9 @@ class CoreTrainer(Trainer):
     def floating_point_ops(self, inputs: Batch) -> int:
         """Estimate as upstream does, without counting the parameters again in every step."""
         if self._flops_per_token is None:
-            count = getattr(self.model, "num_parameters", None)
-            self._flops_per_token = 6 * count(exclude_embeddings=True) if count else 0
+            layers = [module for module in self.model.modules() if isinstance(module, nn.Embedding)]
+            embeddings = {id(parameter) for layer in layers for parameter in layer.parameters()}
+            self._flops_per_token = 6 * sum(size(p) for p in self.model.parameters() if id(p) not in embeddings)
         return self._flops_per_token * inputs.tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -214,10 +270,12 @@ class CoreTrainer(Trainer):
             self.optimizer.eval()
             self._optimizer_trains = False
         self.callback_handler.eval_dataloader = dataloader
-        forward, device = self._forward(model, logged=True), self.args.device
+        forward, device = self._forward(model, evaluating=True), self.args.device
         with torch.no_grad():
-            self.algorithm.begin(forward, (batch.to(device) for batch in dataloader if not batch.filler))
-            for batch in dataloader:
+            self.algorithm.begin(forward, (batch.to(device) for batch in dataloader))
+            for number, batch in enumerate(dataloader):
+                if number % SHARED_EVERY == 0:
+                    self.share()
                 out = self.algorithm.loss(forward, batch.to(device))
                 if not batch.filler:
                     counts = self.algorithm.count(batch)
@@ -236,6 +294,7 @@ class CoreTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write whole checkpoints without pickle: see ``saving``."""
         self.store_flos()
+        self.share_rows()
         self.job.checkpoints.save(self)
         self.accelerator.wait_for_everyone()
 

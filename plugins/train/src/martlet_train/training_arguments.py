@@ -16,6 +16,7 @@ from martlet import Run, UsageError
 from martlet.errors import suggest
 from martlet_data.args import DataArguments
 
+from . import deepspeed, fsdp
 from .args import TrainerArguments
 from .optimizer_settings import try_optimizer
 from .reporting import other_reports
@@ -23,15 +24,18 @@ from .resolve import world_size
 
 OURS = {
     "bf16", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory",
-    "dataloader_prefetch_factor", "fp16", "gradient_checkpointing", "gradient_checkpointing_kwargs", "hub_model_id",
-    "hub_private_repo", "neftune_noise_alpha", "output_dir", "push_to_hub", "report_to", "resume_from_checkpoint",
-    "save_total_limit", "use_cpu", "warmup_steps",
+    "dataloader_prefetch_factor", "deepspeed", "fp16", "fsdp", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs", "hub_model_id", "hub_private_repo", "neftune_noise_alpha", "output_dir",
+    "push_to_hub", "report_to", "resume_from_checkpoint", "save_total_limit", "use_cpu", "warmup_steps",
 }  # fmt: skip
 """Flags of one name that are not handed over as they are."""
 
 
-def training_arguments(run: Run, folder: Path) -> TrainingArguments:
-    """Check the flags and translate them; ``UsageError`` for what transformers refuses. Writes nothing."""
+def training_arguments(run: Run, folder: Path, *, start: bool = True) -> TrainingArguments:
+    """Check the flags and translate them; ``UsageError`` for what transformers refuses. Writes nothing.
+
+    ``start``: let DeepSpeed or FSDP take part, where they are asked for.
+    """
     flags = run.config[TrainerArguments]
     _check_names(flags)
     theirs = {item.name for item in dataclasses.fields(TrainingArguments)}
@@ -54,12 +58,16 @@ def training_arguments(run: Run, folder: Path) -> TrainingArguments:
     }
     if flags.save_strategy != "steps":
         values["save_steps"] = 500
+    if start:
+        here = {"cpu": values["use_cpu"], "processes": run.process.world_size}
+        values |= fsdp.start(flags, **here) | deepspeed.start(flags, **here)
     if world_size() == 1:
         values["ddp_backend"] = None  # transformers would look for the other processes
     try:
         args = TrainingArguments(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise UsageError(f"{run.command}: {' '.join(str(error).split())}") from error
+    deepspeed.load_whole(args)
     _try_schedule(args)
     try_optimizer(args)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process: never nn.DataParallel, which splits batches anew
@@ -117,7 +125,8 @@ def set_precision(args: TrainingArguments, run: Run, weights: torch.dtype, train
             "The weights to train are float16, and gradients of float16 weights cannot be scaled. "
             "Use --torch_dtype float32 --fp16 true, or --torch_dtype bfloat16."
         )
-    if trained in (torch.bfloat16, torch.float16):
+    deepspeed.set_types(args, trained)
+    if trained in (torch.bfloat16, torch.float16) and not args.deepspeed:  # which keeps float32 copies of them
         run.warn(
             f"The weights to train are {str(trained).removeprefix('torch.')}: changes below 1/256 of a weight are "
             "rounded away. With the memory for it, --torch_dtype float32 --bf16 true trains more exactly."

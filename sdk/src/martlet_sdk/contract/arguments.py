@@ -20,7 +20,7 @@ from .probe import HEAVY
 
 METADATA = (
     *("component", "unset", "owner", "separator", "files", "choices", "ge", "gt", "le", "lt"),
-    *("env", "path", "checkpoint", "restore", "secret", "important", "help"),
+    *("env", "path", "checkpoint", "restore", "secret", "important", "local", "help"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from martlet.protocols import Request, Response, Sampling
 from martlet.specs import Engine
@@ -153,6 +153,38 @@ def check_attach(kit: Kit, spec: Engine) -> None:
         require(now == found[what], f"it leaves the attached model with {what} changed; training would go on wrongly.")
 
 
+def check_score(kit: Kit, spec: Engine) -> None:
+    """Scores of conversations are those of the model's head, one number a label, in any order and company."""
+    if "score" not in spec.can:
+        raise Skipped("it does not say that it can score.")
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    labels = 2
+    config, auto = kit.fresh_model().config, cast(Any, AutoModelForSequenceClassification)
+    config.num_labels = labels
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(5)
+        model = auto.from_config(config)
+    folder = kit.folder / "classifier"
+    model.save_pretrained(folder)
+    kit.tokenizer.save_pretrained(folder)
+    run = kit.run("model", "template", "generate", "infer", select=spec, model=str(folder), task_type="seq_cls")
+    talks = [
+        Request([{"role": "user", "content": text}, {"role": "assistant", "content": "So it is."}])
+        for text in QUESTIONS
+    ]
+    with closing(kit.build(spec).load(run=run)) as engine:
+        together = engine.score(talks)
+        require(
+            [len(numbers) for numbers in together] == [labels] * len(talks),
+            f"score() returned {together} for {len(talks)} conversations; it returns a number for each label of each.",
+        )
+        alone = torch.tensor([engine.score([talk])[0] for talk in talks])
+        near = torch.allclose(torch.tensor(together), alone, atol=1e-4)
+        require(near, f"score() gives {together} in a batch and {alone.tolist()} alone.")
+
+
 def _state(model: Any) -> dict[str, Any]:
     return {
         "its training mode": [module.training for module in model.modules()],
@@ -176,5 +208,6 @@ CHECKS = (
     check_one_failure_is_one,
     check_stream,
     check_attach,
+    check_score,
     check_closes,
 )

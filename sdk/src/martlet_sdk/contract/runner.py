@@ -26,17 +26,20 @@ BY_KIND: dict[str, tuple[str, str]] = {
     "trainers": ("trainers", "CHECKS"),
     "tuners": ("tuners", "CHECKS"),
     "losses": ("losses", "CHECKS"),
+    "losses:pair": ("pair_losses", "CHECKS"),
     "callbacks": ("callbacks", "CHECKS"),
     "rewards": ("rewards", "CHECKS"),
     "engines": ("engines", "CHECKS"),
     "hubs": ("hubs", "CHECKS"),
+    "launchers": ("launchers", "CHECKS"),
 }
-"""Kind -> module of this package, and the name of its checks there."""
+"""Kind, maybe with a contract of its own -> module of this package, and the name of its checks there."""
 
 
-def checks_of(kind: str) -> tuple[Check, ...]:
-    """Return the checks of a kind; none for a kind that the kernel does not have."""
-    module, name = BY_KIND.get(kind, ("", ""))
+def checks_of(spec: Spec) -> tuple[Check, ...]:
+    """Return the checks of a component; none for a kind that the kernel does not have."""
+    contract = getattr(spec, "contract", "")
+    module, name = BY_KIND.get(f"{spec.kind}:{contract}") or BY_KIND.get(spec.kind, ("", ""))
     if not module:
         return ()
     found: tuple[Check, ...] = getattr(import_module(f"{__package__}.{module}"), name)
@@ -46,7 +49,7 @@ def checks_of(kind: str) -> tuple[Check, ...]:
 def component_checks(specs: list[Spec]) -> Iterator[tuple[str, Spec, Check]]:
     """Yield ``(id, spec, check)`` of every check of every component."""
     for spec in specs:
-        for check in checks_of(spec.kind):
+        for check in checks_of(spec):
             yield f"{spec.kind}:{spec.name}:{check_name(check)}", spec, check
 
 

@@ -6,7 +6,7 @@ import json
 import math
 
 from martlet.protocols import TrainResult
-from martlet.specs import Trainer
+from martlet.specs import Command, Trainer
 
 from .base import require
 from .kit import CONVERSATION, Kit
@@ -20,11 +20,14 @@ def check_contracts(kit: Kit, spec: Trainer) -> None:
 
 
 def check_trains_two_steps(kit: Kit, spec: Trainer) -> None:
-    """Two steps on four conversations: finite metrics, a checkpoint, and the folder that it says."""
+    """Two steps on four conversations, each with a worse answer and a label: finite metrics, a checkpoint, a folder."""
     rows = kit.folder / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"messages": CONVERSATION}) + "\n" for _ in range(4)), encoding="utf-8")
+    compared = {"messages": CONVERSATION, "rejected_response": "Grass is blue."}
+    lines = (json.dumps({**compared, "label": number % 2 == 0}) + "\n" for number in range(4))
+    rows.write_text("".join(lines), encoding="utf-8")
+    commands = [command for _, command in kit.manager.specs(Command) if command.name == spec.command]
     run = kit.run(
-        *("model", "template", "data", "train", "tuner"),
+        *(commands[0].roles if commands else ("model", "template", "data", "train", "tuner")),
         select=spec,
         model=str(kit.model_folder),
         dataset=[str(rows)],

@@ -141,6 +141,24 @@ def check_merge_keeps_logits(kit: Kit, spec: Tuner) -> None:
     require(base == now, f"a merged model has other weights than the base model: {sorted(base ^ now)[:3]}, …")
 
 
+def check_reference_is_the_base(kit: Kit, spec: Tuner) -> None:
+    """In the context of ``reference`` the model is its base again; behind it, it is what it was."""
+    tuner, model = _trained(kit, spec)
+    if not hasattr(tuner, "reference"):
+        raise Skipped("it has no reference(): algorithms that compare load a second model.")
+    before, trained = _logits(kit, model), [p.requires_grad for p in model.parameters()]
+    context = tuner.reference(model)
+    if context is None:
+        raise Skipped("reference() says that with these settings another model is needed.")
+    with context():
+        gap = _difference(_logits(kit, model), _logits(kit, kit.fresh_model()))
+    require(gap == 0, f"within reference() the logits differ from those of the base model by {gap:.2g}.")
+    gap = _difference(_logits(kit, model), before)
+    require(gap == 0, f"after reference() the logits differ by {gap:.2g} from those before.")
+    same = trained == [p.requires_grad for p in model.parameters()]
+    require(same, "after reference() other parameters are trained than before.")
+
+
 CHECKS = (
     check_trains_something,
     check_changes_the_model,
@@ -149,4 +167,5 @@ CHECKS = (
     check_save_takes_a_state_dict,
     check_load_to_go_on,
     check_merge_keeps_logits,
+    check_reference_is_the_base,
 )
