@@ -50,9 +50,7 @@ class Together:
         return sorted(row for process in self.done for batch in process[job]["seen"] for row in batch)
 
 
-def run_together(
-    folder: Path, lines: list[list[str]], *, fails: bool = False, ranks: str = "ranks.py"
-) -> Together:
+def run_together(folder: Path, lines: list[list[str]], *, fails: bool = False, ranks: str = "ranks.py") -> Together:
     """Run command lines on two processes; they must succeed unless ``fails``."""
     place = folder / "lines.json"
     place.write_text(json.dumps(lines), encoding="utf-8")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,7 @@ def ended(one: Walk) -> str:
             "Rank 1 on hilltop at step 5 was killed by SIGKILL, probably because memory ran out. Its log is {log}. "
             "The last whole checkpoint is {whole}; to continue, add --resume_from_checkpoint {whole}.",
         ),
+        ("fill", "Rank 1 on {host}: The disk is full; resume with {whole}. Its log is {log}."),
         ("leave", "Rank 1 on {host} ended with status 7 and said nothing. Its log is {log}."),
     ],
 )
@@ -197,7 +199,7 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(do, said, tmp_path):
         wanted = wanted.replace(rf"\{{{name}\}}", re.escape(str(value)))
     assert one.status == 1 and re.fullmatch(wanted, one.error), one.error
     assert ended(one) == f"RankFailed: {one.error}"
-    assert ("Traceback" in log.read_text()) == (do == "trip")
+    assert ("Traceback" in log.read_text()) == (do in ("trip", "fill"))
 
 
 # Signals
@@ -358,3 +360,25 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         one = walk(tmp_path, variables=COUNT | {"MASTER_PORT": str(port)})
     assert one.status == 2
     assert one.error == f"--master_port {port}: another program has this port. Choose another one."
+
+
+def test_a_first_machine_that_is_elsewhere_is_told_at_once(tmp_path):
+    here = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": free_port()}
+    with Walk(tmp_path, "--ddp_timeout", "600", variables=here) as one:
+        assert one.done(timeout=60).status == 2
+    assert one.error.startswith("--master_addr nowhere.invalid: machine 0 does not reach itself there (")
+    assert len(one.err.splitlines()) == 1  # and nothing of torch's
+
+
+def test_a_stranger_at_the_meeting_place_is_no_machine_of_the_run(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.settimeout(1)
+        here = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+        port = {"MASTER_PORT": str(stranger.getsockname()[1])}
+        with Walk(tmp_path, "--ddp_timeout", "1", variables=here | port) as one:
+            while one.process.poll() is None:
+                with suppress(TimeoutError):
+                    stranger.accept()[0].close()
+            assert one.done().status == 1
+    assert one.error.startswith("What answers machine 1 at 127.0.0.1, port ")
+    assert "Exception raised" not in one.err

@@ -19,7 +19,7 @@ class WalkArguments:
     to: str = field(default="", metadata={"important": True})
     """Folder to write to."""
     do: str = ""
-    """What happens: refuse, trip, same, vanish, leave, status, wait, ignore, finish."""
+    """What happens: refuse, trip, fill, same, vanish, leave, status, wait, ignore, finish."""
     who: int = -1
     """The rank that does it; -1: all of them."""
     note: str = ""
@@ -64,6 +64,13 @@ def main(run):
 
 def trip(run, flags, folder):
     raise ValueError("a stone")
+
+
+def fill(run, flags, folder):
+    whole = folder / "checkpoint-4"
+    whole.mkdir()
+    (whole / "checkpoint.json").write_text("{}")
+    raise DataError(f"The disk is full; resume with {whole}.")
 
 
 def same(run, flags, folder):

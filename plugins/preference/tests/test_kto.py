@@ -18,7 +18,7 @@ from martlet.protocols import Encoded
 from martlet_data.api import EncodedDataset
 from martlet_data.encoded import Store
 from martlet_data.work import flatten
-from martlet_preference.kto import Kto, row_losses
+from martlet_preference.kto import Kto, _check_metric, row_losses
 from martlet_preference.mismatched import Mismatched
 from martlet_train.api import Batch, Collator, TokenScores
 from martlet_train.loading import unsupervised
@@ -269,6 +269,15 @@ def test_one_label_alone_is_told(label, way, resolve):
     (said,) = run.record.warnings
     assert f"All 12 rows have the label {str(label).lower()}" in said
     assert f"the model is only pushed {way} these answers" in said
+
+
+@pytest.mark.parametrize("metric", ["rewards/margins", "eval_logps/rejected"])
+def test_a_metric_that_rows_of_one_label_do_not_bring_is_refused(metric, resolve):
+    run = resolve("kto", metric_for_best_model=metric)
+    _check_metric(run, [True, False])
+    with pytest.raises(UsageError, match=f"{metric}: all 3 rows to evaluate on have the label true"):
+        _check_metric(run, [True] * 3)
+    _check_metric(resolve("kto", metric_for_best_model="rewards/chosen"), [True] * 3)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def test_a_model_without_scores_is_refused(resolve):
         algorithm.loss(lambda batch: SimpleNamespace(score=None), Collator(0)(some_pairs()))
 
 
-def test_beta_has_no_effect_and_that_is_said(resolve):
-    run = resolve("rm", beta=0.3)
+@pytest.mark.parametrize(("flag", "value"), [("beta", 0.3), ("loss_scale", "all")])
+def test_what_has_no_effect_on_a_reward_is_said(resolve, flag, value):
+    run = resolve("rm", disable_plugins=[], **{flag: value})
     RewardModel(run)
-    assert any("--beta has no effect" in text for text in run.record.warnings)
+    assert any(f"--{flag} has no effect" in text for text in run.record.warnings)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,3 +68,26 @@ def test_two_processes_resume_to_the_bit_and_log_every_channel(prepare, tmp_path
         assert (resumed / "checkpoint-3" / name).read_bytes() == (whole / "checkpoint-3" / name).read_bytes()
     first = json.loads((whole / "logging.jsonl").read_text().splitlines()[0])
     assert "loss_a" in str(first) and "loss_b" in str(first)
+
+
+ONE_STOPS = """
+from martlet import Callback, hookimpl
+
+class OneStops:
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step == 1 and args.process_index == 0
+        control.should_training_stop = state.global_step == 2 and args.process_index == 1
+
+@hookimpl
+def provide_callbacks():
+    yield Callback("one_stops", OneStops)
+"""
+
+
+@pytest.mark.long
+def test_what_a_callback_asks_for_in_one_process_counts_for_all(prepare, tmp_path):
+    (tmp_path / "one_stops.py").write_text(ONE_STOPS)
+    plugins = [str(Path(__file__).with_name("standins.py")), str(tmp_path / "one_stops.py")]
+    settings = {"external_plugins": plugins, "callbacks": ["one_stops"], "ddp_timeout": 30}
+    two = together(prepare, tmp_path / "two", **settings, max_steps=4, save_steps=4, per_device_train_batch_size=1)
+    assert sorted(path.name for path in two.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]

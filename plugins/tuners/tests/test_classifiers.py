@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification, PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from martlet import UsageError
 
 
 def classifier(folder: Path, seed: int = 0) -> Any:
@@ -66,3 +68,11 @@ def test_training_goes_on_with_the_trained_head_and_writes_it_again(tiny_model, 
     for name in ("one", "two"):
         config = json.loads((tmp_path / name / "adapter_config.json").read_text())
         assert (config["task_type"], sorted(config["modules_to_save"])) == ("SEQ_CLS", ["classifier", "score"])
+
+
+def test_an_adapter_of_a_model_that_writes_is_refused_with_the_way_out(tiny_model, tmp_path, bench):
+    run = bench.run()
+    tuner = run.get("tuners", "lora")
+    tuner.save(bench.apply("lora", AutoModelForCausalLM.from_pretrained(tiny_model)), tmp_path / "adapter")
+    with pytest.raises(UsageError, match=r"belongs to a model that writes.*martlet merge-lora --adapters"):
+        tuner.load(classifier(tiny_model), tmp_path / "adapter", trainable=True)

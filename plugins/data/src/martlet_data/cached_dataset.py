@@ -63,9 +63,10 @@ def read_cached(run: Run, template: BoundTemplate, part: Part, mode: Mode) -> En
     flag = "--cached_dataset" if part.ledger.role == "train" else "--cached_val_dataset"
     where = f"{flag} {opened.label}"
     if (written := mode_of(opened.folder)) != mode.name:
+        scale = next((f" --loss_scale {value}" for found, value, _ in run.config if found.name == "loss_scale"), "")
         raise UsageError(
             f"{where}: it was written with --template_mode {written}; {run.command} takes {mode.name}. Write one with: "
-            f"martlet export --to_cached_dataset true --template_mode {mode.name}"
+            f"martlet export --to_cached_dataset true --template_mode {mode.name}{scale}"
         )
     strategy = strategy_of(run)
     if strategy == "split":

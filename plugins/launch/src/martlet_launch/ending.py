@@ -172,7 +172,7 @@ def _told(rank: int, said: dict[int, dict[str, Any]], places: Places, everyone: 
     same = len(said) == everyone and all(other.get("error") == text for other in said.values())
     if same or (facts["own"] and (facts["status"] == 2 or re.search(r"\brank \d", text, re.IGNORECASE))):
         return text
-    return f"{_name(rank, places)}: {text}{'' if text.endswith('.') else '.'}{_traces(rank, places)}"
+    return f"{_name(rank, places)}: {text}{'' if text.endswith('.') else '.'}{_traces(rank, places, text)}"
 
 
 def _death(rank: int, status: int, places: Places) -> str:
@@ -191,11 +191,11 @@ def _name(rank: int, places: Places) -> str:
     return f"Rank {rank} on {state.get('host') or socket.gethostname()}{step}"
 
 
-def _traces(rank: int, places: Places) -> str:
-    """Name its log and the last good checkpoint."""
+def _traces(rank: int, places: Places, text: str = "") -> str:
+    """Name its log, and the last good checkpoint unless ``text`` has named it."""
     log, checkpoint = log_file(places.logs, rank), places.last_checkpoint()
     parts = [f" Its log is {log}."] if places.folder is not None and log.exists() and log.stat().st_size else []
-    if checkpoint is not None:
+    if checkpoint is not None and str(checkpoint) not in text:
         parts.append(
             f" The last whole checkpoint is {checkpoint}; to continue, add --resume_from_checkpoint {checkpoint}."
         )

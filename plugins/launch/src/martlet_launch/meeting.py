@@ -54,6 +54,13 @@ class Meeting(StaticTCPRendezvous):
                 f"--master_port {self.master_port}: another program has this port. Choose another one."
             ) from error
         self.master_port = listener.getsockname()[1]
+        try:
+            socket.create_connection((self.master_addr, self.master_port), timeout=5).close()
+        except OSError as error:  # at once, and not when torch has tried for as long as anybody waits
+            raise UsageError(
+                f"--master_addr {self.master_addr}: machine 0 does not reach itself there ({error.strerror or error}). "
+                "Give the name or address of machine 0, on all of them."
+            ) from error
         return self._open(is_master=True, listener=listener.detach())
 
     def _listen(self) -> socket.socket:
@@ -64,15 +71,22 @@ class Meeting(StaticTCPRendezvous):
         return socket.create_server(("", self.master_port), family=family, dualstack_ipv6=both)
 
     def _open(self, *, is_master: bool, listener: int | None = None) -> Store:
-        return TCPStore(
-            self.master_addr,
-            self.master_port,
-            is_master=is_master,
-            timeout=self.timeout,
-            wait_for_workers=False,
-            multi_tenant=True,
-            master_listen_fd=listener,
-        )
+        try:
+            return TCPStore(
+                self.master_addr,
+                self.master_port,
+                is_master=is_master,
+                timeout=self.timeout,
+                wait_for_workers=False,
+                multi_tenant=True,
+                master_listen_fd=listener,
+            )
+        except DistError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MartletError(
+                f"What answers machine {self.rank} at {self.master_addr}, port {self.master_port} is not machine 0 of "
+                f"this run ({reason}). Are MASTER_ADDR and MASTER_PORT those of machine 0?"
+            ) from error
 
     def _knock(self) -> None:
         """Wait until machine 0 answers."""

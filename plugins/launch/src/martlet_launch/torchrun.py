@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .machines import Machines
 
 RUN_FOLDER = "MARTLET_RUN_FOLDER"
+TORCH_LOGS = "TORCH_CPP_LOG_LEVEL"
+"""What torch reads when it is imported."""
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # by torch's agent
 WAIT = 1800
 """Seconds to wait for other machines, where no ``--ddp_timeout`` says."""
@@ -73,6 +75,8 @@ def _environment() -> Iterator[None]:
 
 
 def _start(run: Run, flags: LaunchArguments, places: Places) -> int:
+    quiet = {TORCH_LOGS} - os.environ.keys()
+    os.environ |= dict.fromkeys(quiet, "FATAL")  # here, not in the ranks: stack traces of what we say in a sentence
     from torch.distributed.elastic.multiprocessing import SignalException
 
     from .agent import Ranks
@@ -88,7 +92,8 @@ def _start(run: Run, flags: LaunchArguments, places: Places) -> int:
         places.folder, places.ranks = Path(name) if name else None, ranks
         places.create()
         os.environ[LOGS] = str(places.logs)
-        os.environ.pop(RUN_FOLDER, None)
+        for name in (RUN_FOLDER, *quiet):
+            os.environ.pop(name, None)
         if places.folder is not None:
             os.environ[RUN_FOLDER] = str(places.folder)
 

@@ -24,8 +24,13 @@ def check_run(run: Run, metrics: Iterable[str]) -> None:
         hint = suggest(metric, known)
         raise UsageError(f"--metric_for_best_model {metric}: an evaluation brings no such metric. {hint}")
     for flag in OF_TOKENS:
-        if run.config.is_set(flag) and run.config.origin(flag).source != "args.json":
+        if is_given(run, flag):
             run.warn(f"--{flag} has no effect here: losses of preferences do not read it.")
+
+
+def is_given(run: Run, flag: str) -> bool:
+    """Tell whether a flag was set for this run, and not only by the checkpoint that it begins with."""
+    return run.config.is_set(flag) and run.config.origin(flag).source != "args.json"
 
 
 def beta_of(run: Run) -> float:

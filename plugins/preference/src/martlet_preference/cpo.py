@@ -9,7 +9,7 @@ from martlet_train.api import fit
 from . import losses
 from .args import CpoArguments
 from .pairs import Pairs
-from .terms import Term
+from .terms import SETTINGS, Term, warn_of_idle
 
 
 class Cpo(Pairs):
@@ -25,7 +25,9 @@ class Simpo(Cpo):
     averages = True
 
     def losses(self, run: Run) -> list[Term]:
-        return [Term("simpo", 1.0, losses.simpo)]
+        terms = [Term("simpo", 1.0, losses.simpo)]
+        warn_of_idle(run, terms, (*SETTINGS, "loss_weights"))
+        return terms
 
 
 def cpo(run: Run) -> TrainResult:

@@ -77,6 +77,8 @@ class Kto(Algorithm):
         sets: dict[str, Any] = {"train": prepared.train, "eval": prepared.eval}
         use = {"train": "train", "eval": "evaluate"}
         sets = {name: rows and Mismatched(rows, template.max_length, use[name]) for name, rows in sets.items()}
+        if sets["eval"]:
+            _check_metric(run, sets["eval"].labels)
         self._tell_balance(run, sets["train"].labels)
         return replace(prepared, **sets, group=self.group)
 
@@ -146,6 +148,17 @@ class Kto(Algorithm):
                 "(times --undesirable_weight); the paper wants the first between 1 and 4/3 times the second. Either "
                 f"--desirable_weight {undesirable / good:.3g} or --undesirable_weight {desirable / bad:.3g} would do."
             )
+
+
+def _check_metric(run: Run, labels: Sequence[bool]) -> None:
+    """Refuse to choose the best checkpoint by a metric that an evaluation on rows of one label does not bring."""
+    metric = run.config[TrainerArguments].metric_for_best_model or "loss"
+    needed = {"chosen": {True}, "rejected": {False}, "margins": {True, False}}.get(metric.rpartition("/")[2], set())
+    if not needed <= set(labels):
+        raise UsageError(
+            f"--metric_for_best_model {metric}: all {len(labels):,} rows to evaluate on have the label "
+            f"{str(labels[0]).lower()}, so none brings it. Add rows with the other label, or choose loss or kl."
+        )
 
 
 def _answers(logp: Tensor, batch: Batch) -> Tensor:

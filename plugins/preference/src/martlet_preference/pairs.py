@@ -14,7 +14,7 @@ from martlet_train.args import TrainArguments, TrainerArguments
 
 from .args import PairArguments
 from .checks import beta_of, check_run
-from .terms import DIVISORS, SETTINGS, Term, chosen_terms, warn_of_idle
+from .terms import DIVISORS, SETTINGS, Term, chosen_terms
 
 METRICS = tuple(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins"))
 METRICS += ("logps/chosen", "logps/rejected")
@@ -39,7 +39,6 @@ class Pairs(Algorithm):
         self.beta = beta_of(run)
         self.settings = {"beta": self.beta} | {name: getattr(settings, name) for name in SETTINGS}
         self.terms = self.losses(run)
-        warn_of_idle(run, self.terms)
         nll = ("nll_loss",) if nll_weight else ()
         check_run(run, (*METRICS, *self.more_metrics, *nll, *(f"loss_{term.name}" for term in self.terms)))
         self.router_weight = run.config[TrainerArguments].router_aux_loss_coef

@@ -13,7 +13,7 @@ from martlet_train.api import Algorithm, Batch, Forward, LossOut, fit
 from martlet_train.args import TrainArguments
 
 from .args import RewardArguments
-from .checks import check_run
+from .checks import check_run, is_given
 
 METRICS = tuple(f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies", "mean"))
 
@@ -39,6 +39,8 @@ class RewardModel(Algorithm):
             raise UsageError(f"--num_labels {labels}: a reward is one number. Leave the flag out.")
         if run.config.is_set("beta"):
             run.warn("--beta has no effect: a reward model is compared with no reference model.")
+        if is_given(run, "loss_scale"):
+            run.warn("--loss_scale has no effect on a reward: it is the score of a whole conversation.")
         self.center = run.config[RewardArguments].center_rewards_coefficient or 0.0
 
     def data(self, run: Run, template: BoundTemplate) -> Prepared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from martlet.errors import told
 from martlet_train.args import TrainArguments, TrainerArguments
 
 from .args import PairArguments
+from .checks import is_given
 from .losses import OF_A_BATCH
 
 DIVISORS = ("pairs", "chosen_tokens")
@@ -66,15 +67,15 @@ def chosen_terms(run: Run, settings: Mapping[str, float]) -> list[Term]:
     terms = [Term(*parts) for parts in zip(names, weights, run.all(Loss), strict=True)]
     for term in terms:
         term(_made_up(settings), 2)
+    warn_of_idle(run, terms)
     return terms
 
 
-def warn_of_idle(run: Run, terms: list[Term]) -> None:
+def warn_of_idle(run: Run, terms: list[Term], flags: Iterable[str] = SETTINGS) -> None:
     """Say which settings of losses none of these reads, and which loss has nothing to sort."""
     names = " or ".join(term.name for term in terms)
-    for flag in SETTINGS:
-        given = run.config.is_set(flag) and run.config.origin(flag).source != "args.json"
-        if given and not any(term.reads(flag) for term in terms):
+    for flag in flags:
+        if is_given(run, flag) and not any(term.reads(flag) for term in terms):
             run.warn(f"--{flag} has no effect here: the loss {names} does not read it.")
     sorting = [term.name for term in terms if term.function in OF_A_BATCH]
     alone = run.config[TrainerArguments].per_device_train_batch_size == 1 and not run.config[TrainArguments].packing

@@ -254,12 +254,13 @@ class Setup:
     def _callbacks(self) -> list[Any]:
         from .epochs import CountUnits
         from .interruption import StopAfterEpochs, StopOnSignal
-        from .shaped import shaped
+        from .shaped import Agreed, shaped
         from .streaming import CountPasses, StreamLoader
         from .watch import TellSteps
 
         of_tuner = getattr(self.run.one(Tuner), "callbacks", None)
-        found = [*shaped([*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback)]), self.reporter]
+        theirs = shaped([*(of_tuner(self.run) if of_tuner else ()), *self.run.all(Callback)])
+        found = [*theirs, *([Agreed()] if theirs and self.args.world_size > 1 else []), self.reporter]
         if isinstance(self.loader, StreamLoader):
             found.insert(0, CountPasses(self.loader))
         else:

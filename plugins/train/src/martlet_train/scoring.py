@@ -88,7 +88,10 @@ class Scorer:
             self.inputs["use_cache"] = False  # with a cache, transformers would not tell packed rows apart either
         if router_logits:
             if "output_router_logits" not in parameters:
-                raise UsageError("--router_aux_loss_coef: this model has no experts to balance. Leave it at 0.")
+                raise UsageError(
+                    f"--router_aux_loss_coef: {type(base).__name__} has no experts to balance, or does not tell. "
+                    "Leave it at 0."
+                )
             self.inputs["output_router_logits"] = True
         output = base.get_output_embeddings()
         self.head = None if output is None else Head(base, output)

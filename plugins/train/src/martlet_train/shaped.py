@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from transformers import TrainerCallback
+import torch
+from transformers import TrainerCallback, TrainerControl
 
 from martlet import MartletError
 from martlet.errors import told
 
 EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
+WISHES = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
+"""What a callback may ask of the loop."""
 
 
 class Shaped(TrainerCallback):  # type: ignore[misc]
@@ -57,3 +60,18 @@ def _guard(callback: TrainerCallback) -> TrainerCallback:
 def _named(target: Any) -> type[Shaped]:
     """Return a class of its own for each: transformers warns of two callbacks of one class."""
     return type(type(target).__name__, (Shaped,), {})
+
+
+class Agreed(TrainerCallback):  # type: ignore[misc]
+    """Let what one process's callbacks ask for count for all: one that stopped alone would leave the others waiting.
+
+    Must come after the callbacks of plugins. The loop looks at what is asked for after these events.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        mine = torch.tensor([getattr(control, wish) for wish in WISHES], dtype=torch.int32, device=args.device)
+        torch.distributed.all_reduce(mine, torch.distributed.ReduceOp.MAX)
+        for wish, asked in zip(WISHES, mine.tolist(), strict=True):
+            setattr(control, wish, bool(asked))
+
+    on_epoch_end = on_log = on_evaluate = on_save = on_step_end

@@ -17,7 +17,7 @@ from martlet import CheckpointError, UsageError
 
 from . import adapter_files
 from .args import LoraArguments
-from .placing import lora_config
+from .placing import lora_config, task_of
 from .reference import beside, switched
 from .refusal import refused
 from .start import Start, take_start
@@ -74,6 +74,11 @@ class LoraTuner:
         known = "default" if trainable else name
         if "." in known:
             raise UsageError(f"--adapters {name}={path}: a name has no dot in it; choose another.")
+        if config.task_type == "CAUSAL_LM" and task_of(model) == "SEQ_CLS":
+            raise UsageError(
+                f"{path}: this adapter belongs to a model that writes, and this one gives scores. Merge it first "
+                f"(martlet merge-lora --adapters {path}) and name the result with --model."
+            )
         start = Start.read(path) if trainable else None
         if start is not None and start.taken_out:
             return self._restart(model, path, config, start)

@@ -23,6 +23,11 @@ CLASSIFIER = "ForSequenceClassification"
 STARTS = re.compile(r"gaussian|pissa|pissa_niter_\d+|olora|orthogonal")
 
 
+def task_of(model: nn.Module) -> str:
+    """Return PEFT's name of what a model is for."""
+    return "SEQ_CLS" if type(model).__name__.endswith(CLASSIFIER) else "CAUSAL_LM"
+
+
 def lora_config(model: nn.Module, run: Run) -> Any:
     """Return the ``peft.LoraConfig`` that the flags describe; ``UsageError`` where the model has no such part."""
     from peft import LoraConfig
@@ -33,7 +38,7 @@ def lora_config(model: nn.Module, run: Run) -> Any:
     if not targets and not where.target_parameters:
         raise UsageError("--target_modules is empty, so nothing would be trained; name modules, or leave the flag out.")
     config = LoraConfig(
-        task_type="SEQ_CLS" if type(model).__name__.endswith(CLASSIFIER) else "CAUSAL_LM",
+        task_type=task_of(model),
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
