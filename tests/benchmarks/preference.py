@@ -103,7 +103,7 @@ def ours(folder: Path, packing: int) -> tuple[float, int]:
     return float((out / "seconds.txt").read_text()), resident("VmHWM") - before
 
 
-def theirs(folder: Path) -> tuple[float, int]:
+def theirs(folder: Path, batch: int) -> tuple[float, int]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -128,7 +128,8 @@ def theirs(folder: Path) -> tuple[float, int]:
         for row in rows
     ]
     settings = DPOConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=8, gradient_accumulation_steps=1, max_length=2048,
+        output_dir=str(folder / "trl"), per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch,
+        max_length=2048,
         report_to="none", disable_tqdm=True, use_cpu=True, bf16=False, loss_type="sigmoid", **SHARED,
     )  # fmt: skip
     trainer = DPOTrainer(
@@ -142,9 +143,10 @@ def theirs(folder: Path) -> tuple[float, int]:
     return times[1] - times[0], resident("VmHWM") - before
 
 
-def measured(side: str, folder: Path, packing: int) -> tuple[float, int]:
+def measured(side: str, folder: Path, packing: int, batch: int) -> tuple[float, int]:
     """Run one side in a process of its own; return seconds and bytes."""
-    words = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--packing", str(packing)]
+    words = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
+    words += ["--packing", str(packing), "--batch", str(batch)]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"})
     if done.returncode:
         raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
@@ -157,18 +159,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=160)
     parser.add_argument("--packing", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=8, help="pairs that TRL pads together; 8 make a step")
     parser.add_argument("--side", choices=("ours", "theirs"))
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.side:
-        found = ours(options.folder, options.packing) if options.side == "ours" else theirs(options.folder)
+        mine = options.side == "ours"
+        found = ours(options.folder, options.packing) if mine else theirs(options.folder, options.batch)
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokens = make(folder, options.pairs)
         rounds = [
-            {side: measured(side, folder, options.packing) for side in ("ours", "theirs")}
+            {side: measured(side, folder, options.packing, options.batch) for side in ("ours", "theirs")}
             for _ in range(options.rounds)
         ]
     speed, memory = (
