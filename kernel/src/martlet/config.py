@@ -230,9 +230,9 @@ def _selected(config: Config, known: Mapping[str, Given]) -> dict[str, list[Sele
                 hit = config.manager.find(kinds(flag.field.kind), name, default_of=owner)
             except (UnknownComponent, AmbiguousComponent) as error:
                 fault = type(error)(" ".join([f"--{flag.name} {name}: {error}", *config.warnings]))
-                if owner is None:
+                if owner is None and not flag.field.metadata.get("late"):
                     raise fault from error
-                config.missing[flag.field.kind] = fault  # a default: wrong only where it is needed
+                config.missing[flag.field.kind] = fault  # a default is wrong only where it is needed
                 continue
             found[flag.field.kind].append(Selected(*hit, flag.name))
     for kind, many in found.items():

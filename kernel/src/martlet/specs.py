@@ -103,7 +103,7 @@ class Arguments(Spec, kind="arguments", label="group"):
     """A group of flags. Target: a dataclass; a field is a flag, its annotation the parser, the literal behind it help.
 
     ``metadata``: ``component`` (kind whose names are its values), ``unset`` (name used for None), ``owner`` (plugin of
-    the default), ``separator``, ``choices``, ``ge gt le lt``, ``env path checkpoint restore secret important local``.
+    the default), ``separator choices ge gt le lt env path checkpoint restore secret important local late``.
     """
 
     roles: tuple[str, ...] = ()

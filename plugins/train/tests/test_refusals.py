@@ -96,3 +96,17 @@ def test_a_loss_for_pairs_is_refused(train, tmp_path):
     standins = str(Path(__file__).parent / "standins.py")
     with pytest.raises(UsageError, match="--loss_type pairs is a pair loss; sft takes token losses: "):
         train(loss_type="pairs", external_plugins=[standins, str(plugin)])
+
+
+def test_a_loss_that_no_plugin_provides_is_told_with_those_that_the_trainer_takes(train, tmp_path):
+    from pathlib import Path
+
+    plugin, standins = tmp_path / "pairs.py", str(Path(__file__).parent / "standins.py")
+    plugin.write_text(
+        "from martlet import Loss, hookimpl\n\n\n@hookimpl\ndef provide_losses():\n"
+        "    yield Loss('pairs', print, contract='pair')\n"
+    )
+    with pytest.raises(UsageError, match=r"--loss_type zzz: .* Its token losses: cross_entropy, dft\.$"):
+        train(loss_type="zzz", external_plugins=[standins, str(plugin)])
+    with pytest.raises(UsageError, match=r"--loss_type cross_entopy: .* Did you mean cross_entropy\?$"):
+        train(loss_type="cross_entopy")

@@ -178,7 +178,9 @@ class TrainArguments:
     """Lay the rows of a batch one behind another instead of padding them; they cannot see one another."""
     padding_side: str = field(default="right", metadata={"choices": ("right", "left")})
     """Where the shorter rows of a batch are filled up. The loss is the same. Inference always pads on the left."""
-    loss_type: list[str] | None = field(default=None, metadata={"component": "losses", "unset": "cross_entropy"})
+    loss_type: list[str] | None = field(
+        default=None, metadata={"component": "losses", "unset": "cross_entropy", "late": True}
+    )
     """Loss to minimise. Default: cross entropy, under `rlhf` what the algorithm says. Some mix several."""
     use_logits_to_keep: bool | None = None
     """Compute logits for supervised tokens alone: less memory. Default: where the model can."""

@@ -9,7 +9,8 @@ from math import isfinite
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from martlet.errors import ConfigError, UsageError
+from martlet import Loss, Trainer
+from martlet.errors import ConfigError, UsageError, suggest
 
 from . import deepspeed, fsdp
 from .args import TrainArguments, TrainerArguments
@@ -177,10 +178,27 @@ def _lazy_faults(config: Config) -> Iterable[tuple[bool, str]]:
         yield bool(lazy and given), f"{flag} {why}, which does not go with --lazy_tokenize true. Drop one."
 
 
+def _check_losses(config: Config) -> None:
+    """Refuse a loss that no plugin provides, naming those that the trainer takes."""
+    if "losses" not in config.missing or not config.is_set("loss_type"):
+        return
+    chosen = [item.spec for item in config.selections.get("trainers", ())]
+    chosen = chosen or [spec for _, spec in config.manager.specs(Trainer) if spec.name == config.command.name]
+    accepted = {contract for spec in chosen for contract in getattr(spec, "contracts", ())}
+    losses = [spec for _, spec in config.manager.specs(Loss)]
+    taken = [spec.name for spec in losses if spec.contract in accepted]
+    for name in config.value("loss_type"):
+        if accepted and "::" not in name and name not in [spec.name for spec in losses]:
+            hint = suggest(name, taken, listed=f"Its {' and '.join(sorted(accepted))} losses")
+            raise UsageError(f"--loss_type {name}: no plugin provides a loss of this name. {hint}")
+    raise config.missing["losses"]
+
+
 def check(config: Config) -> None:
     """Raise ``ConfigError`` for settings that contradict one another, before anything is loaded."""
     if TrainerArguments not in config or TrainArguments not in config:
         return
+    _check_losses(config)
     loop, train = config[TrainerArguments], config[TrainArguments]
     evaluates = loop.eval_strategy not in (None, "no") or loop.eval_on_start
     has_rows = _evaluation_rows(config)
