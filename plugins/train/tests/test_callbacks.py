@@ -25,3 +25,14 @@ def test_a_callback_remembers_what_it_exported(train):
     assert resumed.checkpoint.name == "checkpoint-5"
     forgetful = train(**settings, resume_from_checkpoint=str(whole.folder / "checkpoint-2"), resume_only_model=True)
     assert forgetful.checkpoint.name == "checkpoint-7"
+
+
+def test_a_callback_that_leaves_the_program_is_named(train, tmp_path):
+    plugin = tmp_path / "leaver.py"
+    plugin.write_text(
+        "import sys\n\nfrom martlet import Callback, hookimpl\n\n\n"
+        "class Leaver:\n    def on_step_end(self, *args, **more):\n        sys.exit(3)\n\n\n"
+        "@hookimpl\ndef provide_callbacks():\n    yield Callback('leaver', Leaver)\n"
+    )
+    with pytest.raises(MartletError, match=r"Callback Leaver failed in on_step_end: SystemExit: 3 \(.*leaver.py:8\)"):
+        train(max_steps=1, callbacks=["leaver"], external_plugins=[PLUGINS[0], str(plugin)])

@@ -34,7 +34,7 @@ def _guarded(method: Callable[..., Any], name: str, event: str) -> Callable[...,
             return method(*args, **kwargs)
         except MartletError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise MartletError(f"Callback {name} failed in {event}: {told(error, __file__)}.") from error
 
     return call
