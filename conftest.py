@@ -1,3 +1,8 @@
 """Shared fixtures of every test folder."""
 
+import signal
+
 pytest_plugins = ["martlet_sdk.fixtures"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: what tests start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -82,7 +82,7 @@ def test_an_unknown_name_suggests_the_nearest(manager):
 
 def test_an_unknown_name_without_a_neighbour_lists_them_all(manager):
     manager.add("a", providing(Loss("cross_entropy", len), Loss("focal", len)))
-    with pytest.raises(UnknownComponent, match=r"cross_entropy \(token\), focal \(token\)"):
+    with pytest.raises(UnknownComponent, match=r"cross_entropy, focal"):
         manager.find(Loss, "zzz")
 
 

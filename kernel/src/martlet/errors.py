@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from traceback import extract_tb
 
@@ -75,10 +75,9 @@ def blame(plugin: str, phase: str) -> Iterator[None]:
 
 
 def suggest(name: str, known: Iterable[str], *, listed: str = "Known") -> str:
-    """Return "Did you mean ...?" for the nearest of ``known`` (a mapping has notes); else list them, if ``listed``."""
-    names, notes = sorted(set(known)), known if isinstance(known, Mapping) else {}
+    """Return "Did you mean ...?" for the nearest of ``known``, or the list of them, unless ``listed`` is empty."""
+    names = sorted(set(known))
     if close := difflib.get_close_matches(str(name), names, n=3):
         return f"Did you mean {' or '.join(close)}?"
     shown = names if len(names) < 50 else [*difflib.get_close_matches(str(name), names, n=9, cutoff=0), "…"]
-    told = [f"{one} ({note})" if (note := notes.get(one)) else one for one in shown]
-    return f"{listed}: {', '.join(told) or 'none'}." if listed else ""
+    return f"{listed}: {', '.join(shown) or 'none'}." if listed else ""

@@ -181,8 +181,7 @@ class PluginManager:
         return sorted(((i.plugin_name, i.function) for i in found if i.plugin_name in plugins), key=lambda p: str(p[0]))
 
     def _unknown(self, kind: type[Spec], name: str) -> str:
-        names = {spec.name: getattr(spec, "contract", "") for _, spec in self.specs(kind)}
-        lines = [f"No plugin provides {kind.label} {name!r}.", suggest(name, names)]
+        lines = [f"No plugin provides {kind.label} {name!r}.", suggest(name, [s.name for _, s in self.specs(kind)])]
         if broken := [str(row.error) for row in self.plugins.values() if row.error]:
             lines.append("These plugins did not load, and may be why: " + "; ".join(broken))
         return " ".join(lines)
