@@ -305,6 +305,14 @@ def test_two_machines_are_one_run_in_the_folder_of_the_first(tmp_path):
     assert first.out == "printed by 0\n" and second.out == ""
 
 
+@pytest.mark.parametrize("early", [0, 1])
+def test_a_machine_that_is_done_early_ends_soon_after_the_other(early, tmp_path):
+    words = ("--do", "be_early", "--who", str(early), "--seconds", "2", "--ddp_timeout", "600")
+    first, second = machines(tmp_path, *words)
+    with first, second:
+        assert (first.done().status, second.done().status) == (0, 0), first.err + second.err
+
+
 def test_every_machine_names_the_rank_that_ended_the_run(tmp_path):
     first, second = machines(tmp_path, "--do", "leave", "--who", "1", "--seconds", "600")
     with first, second:

@@ -29,6 +29,8 @@ class Machines:
         self.gone = False
         """Machine 0 has ended, or closed its connection."""
         self._mine: Line = {"beat": 0}
+        self._told: Line = {}
+        """The line about itself as the others can read it."""
         self._lines: dict[int, Line] = {number: {"beat": 0} for number in range(count) if number != rank}
         self._heard = dict.fromkeys(self._lines, time.monotonic())
         self._done = 0.0
@@ -58,9 +60,13 @@ class Machines:
         return [number for number, line in self._lines.items() if self._heard[number] < late and not line.get("done")]
 
     def all_done(self) -> bool:
-        """Tell whether the ranks of all machines have ended, as those of this one: machine 0 serves them until then."""
+        """Tell whether the ranks of all machines have ended, as those of this one: machine 0 serves them until then.
+
+        Not before the others can read that they have here: one that left without a word would be waited for.
+        """
         self._mine["done"] = True
-        return self.alarmed() or all(line.get("done") for line in self._lines.values())
+        lines = (self._told, *self._lines.values()) if self._lines else ()
+        return self.alarmed() or all(line.get("done") for line in lines)
 
     def agree(self, mine: Cause) -> Cause:
         """Return what came first on any machine, as far as they say so within a moment."""
@@ -96,7 +102,9 @@ class Machines:
         while True:
             try:
                 self._mine["beat"] += 1
-                self.store.set(f"line/{self.rank}", json.dumps(self._mine))
+                told = dict(self._mine)
+                self.store.set(f"line/{self.rank}", json.dumps(told))
+                self._told = told
                 for number, line in self._lines.items():
                     if self.store.check([f"line/{number}"]):
                         self._lines[number] = json.loads(self.store.get(f"line/{number}"))
