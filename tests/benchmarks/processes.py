@@ -16,31 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-CALLBACK = '''
-"""Write down when each step ended, in the first process."""
-
-import time
-from pathlib import Path
-
-from martlet import Callback, hookimpl
-
-
-class Clock:
-    def __init__(self):
-        self.times = []
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.times.append(time.perf_counter())
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if args.process_index == 0:
-            Path(args.output_dir, "times.txt").write_text(" ".join(map(repr, self.times)))
-
-
-@hookimpl
-def provide_callbacks():
-    yield Callback("clock", Clock)
-'''
+CLOCK = Path(__file__).parent / "plugins" / "clock.py"
 PROGRAM = "import json, sys, martlet; martlet.run('sft', **json.loads(sys.argv[1]))"
 ROWS = 8
 """Rows in a step, on each side."""
@@ -56,7 +32,7 @@ def run(folder: Path, processes: int, steps: int, number: int) -> float:
         "add_version": False, "tuner_type": "full", "max_steps": steps, "gradient_accumulation_steps": 1,
         "per_device_train_batch_size": ROWS // processes, "logging_steps": steps, "save_strategy": "no",
         "report_to": ["none"], "gradient_checkpointing": False, "use_cpu": True, "log_level": "error",
-        "external_plugins": [str(folder / "clock.py")], "callbacks": ["clock"],
+        "external_plugins": [str(CLOCK)], "callbacks": ["clock"],
     }  # fmt: skip
     program = folder / "program.py"
     program.write_text(PROGRAM)
@@ -80,7 +56,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_tiny_model(folder / "model", layers=4, hidden=384)
-        (folder / "clock.py").write_text(CALLBACK)
         texts = [" ".join(f"word{(n * 31 + k) % 97}" for k in range(30)) for n in range(ROWS * 4)]
         rows = [json.dumps({"query": f"Q{n}", "response": text}) for n, text in enumerate(texts)]
         (folder / "rows.jsonl").write_text("\n".join(rows))

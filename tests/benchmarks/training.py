@@ -19,30 +19,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for all; two threads on two cores measure the neighbours
-CALLBACK = '''
-"""Write down when each step ended."""
-
-import time
-from pathlib import Path
-
-from martlet import Callback, hookimpl
-
-
-class Clock:
-    def __init__(self):
-        self.times = []
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.times.append(time.perf_counter())
-
-    def on_train_end(self, args, state, control, **kwargs):
-        Path(args.output_dir, "times.txt").write_text(" ".join(map(repr, self.times)))
-
-
-@hookimpl
-def provide_callbacks():
-    yield Callback("clock", Clock)
-'''
+CLOCK = Path(__file__).parent / "plugins" / "clock.py"
 WARM = 10
 """Steps at the start that are not counted."""
 
@@ -69,8 +46,6 @@ class Setting:
         self.rows.write_text(
             "\n".join(json.dumps({"query": f"Q{n}", "response": text}) for n, text in enumerate(texts))
         )
-        self.plugin = self.folder / "clock.py"
-        self.plugin.write_text(CALLBACK)
         self.count = 0
         self.encoded = self._encode()
 
@@ -157,9 +132,7 @@ class Setting:
 
         self.count += 1
         out = self.folder / f"ours-{self.count}"
-        martlet.run(
-            "sft", **self.settings(out), external_plugins=[str(self.plugin)], callbacks=["clock"], log_level="error"
-        )
+        martlet.run("sft", **self.settings(out), external_plugins=[str(CLOCK)], callbacks=["clock"], log_level="error")
         return per_step([float(word) for word in (out / "times.txt").read_text().split()])
 
     def settings(self, out: Path) -> dict[str, Any]:

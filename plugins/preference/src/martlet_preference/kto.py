@@ -54,14 +54,12 @@ class Kto(Algorithm):
     """
 
     reference = True
-    group = 2
 
     def __init__(self, run: Run) -> None:
         check_run(run, METRICS)
         self.beta = beta_of(run)
         settings = run.config[KtoArguments]
         self.weights = {True: settings.desirable_weight, False: settings.undesirable_weight}
-        self.router_weight = run.config[TrainerArguments].router_aux_loss_coef
         self.kl = torch.zeros(())
         self.rows = {True: 0.0, False: 0.0}
         lazy = run.config[TrainArguments].lazy_tokenize
@@ -80,7 +78,7 @@ class Kto(Algorithm):
         if sets["eval"]:
             _check_metric(run, sets["eval"].labels)
         self._tell_balance(run, sets["train"].labels)
-        return replace(prepared, **sets, group=self.group)
+        return replace(prepared, **sets, group=2)
 
     @staticmethod
     def collate(rows: Sequence[Row], numbers: Sequence[int], collator: Collator) -> Batch:
@@ -94,7 +92,8 @@ class Kto(Algorithm):
         with evaluating(forward.model):
             for batch in batches:
                 mismatched = batch.attached["kl"]
-                log_ratios = _answers(forward(mismatched).logp - forward.reference(mismatched).logp, mismatched)
+                ratios = forward(mismatched).logp - forward.reference(mismatched).logp
+                log_ratios = sequence_sum(ratios, mismatched, mismatched.weights)
                 good = _good(batch).to(log_ratios)
                 if not batch.filler:
                     sums = sums + torch.stack([log_ratios.sum(), good.sum(), (1 - good).sum()])
@@ -107,13 +106,11 @@ class Kto(Algorithm):
 
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
         scores = forward(batch)
-        policy, good = _answers(scores.logp, batch), _good(batch)
-        log_ratio = policy - _answers(forward.reference(batch).logp, batch)
+        policy, good = sequence_sum(scores.logp, batch, batch.weights), _good(batch)
+        log_ratio = policy - sequence_sum(forward.reference(batch).logp, batch, batch.weights)
         weight = torch.where(good, self.weights[True], self.weights[False])
-        total = (weight * row_losses(log_ratio, good, self.kl, self.beta)).sum()
-        if self.router_weight and scores.aux_loss is not None:
-            # A mean over the batch's tokens, so weighted like its rows; it depends on how a step is split.
-            total = total + self.router_weight * scores.aux_loss * batch.sequences
+        losses = weight * row_losses(log_ratio, good, self.kl, self.beta)
+        total = losses.sum() + scores.balance * batch.sequences
         metrics = self._measure(log_ratio.detach(), policy.detach(), good) if forward.logged else {}
         return LossOut({"rows": total}, metrics)
 
@@ -159,11 +156,6 @@ def _check_metric(run: Run, labels: Sequence[bool]) -> None:
             f"--metric_for_best_model {metric}: all {len(labels):,} rows to evaluate on have the label "
             f"{str(labels[0]).lower()}, so none brings it. Add rows with the other label, or choose loss or kl."
         )
-
-
-def _answers(logp: Tensor, batch: Batch) -> Tensor:
-    """Sum (N,) log-probabilities over each answer, weighted: (S,)."""
-    return sequence_sum(logp if batch.weights is None else logp * batch.weights, batch)
 
 
 def _good(batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from martlet import Run
 from martlet.protocols import BoundTemplate
 from martlet_data.api import Prepared, prepare
 from martlet_train.api import Algorithm, Batch, Forward, LossOut, Measured, sequence_sum
-from martlet_train.args import TrainArguments, TrainerArguments
+from martlet_train.args import TrainArguments
 
 from .args import PairArguments
 from .checks import beta_of, check_run
@@ -26,7 +26,6 @@ class Pairs(Algorithm):
     A token's log-probability counts with its weight of ``--loss_scale``; averages divide by the number of tokens.
     """
 
-    group = 2
     averages: ClassVar[bool] = False
     """Rewards and log-probabilities are logged as averages over the tokens of an answer, not as sums."""
     more_metrics: ClassVar[tuple[str, ...]] = ()
@@ -41,7 +40,6 @@ class Pairs(Algorithm):
         self.terms = self.losses(run)
         nll = ("nll_loss",) if nll_weight else ()
         check_run(run, (*METRICS, *self.more_metrics, *nll, *(f"loss_{term.name}" for term in self.terms)))
-        self.router_weight = run.config[TrainerArguments].router_aux_loss_coef
 
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         return prepare(run, template, mode="rlhf", lazy=bool(run.config[TrainArguments].lazy_tokenize))
@@ -59,9 +57,7 @@ class Pairs(Algorithm):
                 total[divisor] = total[divisor] + term.weight * losses.sum()
         if self.nll_weight:
             total["chosen_tokens"] = total["chosen_tokens"] + self.nll_weight * given["nll"].sum()
-        if self.router_weight and scores.aux_loss is not None:
-            # A mean over the batch's tokens, so weighted like its pairs; it depends on how a step is split.
-            total["pairs"] = total["pairs"] + self.router_weight * scores.aux_loss * (batch.sequences // 2)
+        total["pairs"] = total["pairs"] + scores.balance * (batch.sequences // 2)
         if not forward.logged:
             return LossOut(total)
         metrics = dict(self.measure(given))
@@ -127,7 +123,7 @@ class Pairs(Algorithm):
 
 def _sums(values: Tensor, weights: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
     """Sum (N,) weighted values over the chosen and over the rejected answers: (P,) and (P,)."""
-    sums = sequence_sum(values if weights is None else values * weights, batch)
+    sums = sequence_sum(values, batch, weights)
     return sums[0::2], sums[1::2]
 
 

@@ -30,8 +30,6 @@ def pair_losses(chosen: Tensor, rejected: Tensor, margin: Tensor, center: float)
 class RewardModel(Algorithm):
     """Score whole conversations; a row's column ``margin`` says by how much its answers should differ."""
 
-    group = 2
-
     def __init__(self, run: Run) -> None:
         check_run(run, METRICS)
         labels = next((value for flag, value, _ in run.config if flag.name == "num_labels"), 1)

@@ -37,12 +37,10 @@ class Algorithm(ABC):
 
     reference: ClassVar[bool] = False
     """It calls ``forward.reference``."""
-    group: ClassVar[int] = 1
-    """Encoded rows that make one unit and stay together: 2 for the chosen and the rejected of a pair."""
 
     @abstractmethod
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
-        """Read and encode the rows."""
+        """Read and encode the rows; those of a ``Prepared.group`` stay together in one batch."""
 
     @abstractmethod
     def count(self, batch: Batch) -> dict[str, int]:

@@ -201,6 +201,7 @@ def _weights(rows: Sequence[Row], places: Sequence[Places]) -> Tensor | None:
     return torch.from_numpy(np.concatenate(parts))
 
 
-def sequence_sum(values: Tensor, batch: Batch) -> Tensor:
-    """Sum (N,) values of supervised tokens by sequence: (S,)."""
-    return values.new_zeros(batch.sequences).index_add(0, batch.sequence, values)
+def sequence_sum(values: Tensor, batch: Batch, weights: Tensor | None = None) -> Tensor:
+    """Sum (N,) values of supervised tokens by sequence, each times its weight where (N,) weights are given: (S,)."""
+    weighted = values if weights is None else values * weights
+    return values.new_zeros(batch.sequences).index_add(0, batch.sequence, weighted)

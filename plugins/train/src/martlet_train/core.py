@@ -175,9 +175,8 @@ class Setup:
             feeding.check_layout(self.model)
         reference = Reference.choose(self.run, self.algorithm, self.loaded, self.model)  # may put an adapter into it
         with fetching(self.model):
-            scorer = Scorer(
-                self.model, keep=self.ours.use_logits_to_keep, router_logits=self.flags.router_aux_loss_coef > 0
-            )
+            balance = self.flags.router_aux_loss_coef
+            scorer = Scorer(self.model, keep=self.ours.use_logits_to_keep, router_weight=balance)
         self.loader, facts = feeding.training()
         self.units_per_step = facts["units_per_step"]
         if self.resume is not None:

@@ -58,7 +58,7 @@ class Feeding:
         rows = self.prepared.eval
         if rows is None or not len(rows) or (self.args.eval_strategy == "no" and not self.args.eval_on_start):
             return None
-        order = EpochOrder(units=len(rows) // self.algorithm.group, seed=0, shuffle=False)
+        order = EpochOrder(units=len(rows) // self.prepared.group, seed=0, shuffle=False)
         return self._loader(rows, BatchSampler(order, self.flags.per_device_eval_batch_size, **self._share()))
 
     def collator(self) -> Collator:
@@ -70,7 +70,7 @@ class Feeding:
     def check_layout(self, model: nn.Module) -> None:
         """Raise ``UsageError`` where a model would score a row otherwise in the batches of this run than alone."""
         if self.ours.packing or self.ours.padding_free:
-            able = by_document(model, self._longest()) and self.algorithm.group == 2 and branches(model)
+            able = by_document(model, self._longest()) and self.prepared.group == 2 and branches(model)
             if self.branches and not able:
                 raise UsageError(
                     f"--ref_model: {type(model).__name__} cannot compute the shared part of a pair once, as the model "
@@ -91,7 +91,7 @@ class Feeding:
         """Take rows by number: an ``EncodedDataset``, or one that is encoded when fetched and knows no lengths."""
         flags, packs = self.flags, self._packs(rows) if self.ours.packing else None
         order = EpochOrder(
-            units=len(rows) // self.algorithm.group if packs is None else len(packs),
+            units=len(rows) // self.prepared.group if packs is None else len(packs),
             seed=self.run.config[DataArguments].data_seed,
             shuffle=flags.train_dataloader_shuffle,
             lengths=self._lengths(rows).tolist() if flags.group_by_length else None,
@@ -121,10 +121,10 @@ class Feeding:
 
     def _lengths(self, rows: EncodedDataset) -> Any:
         """Return the tokens of each group of rows that stays together."""
-        return rows.lengths.reshape(-1, self.algorithm.group).sum(axis=1)
+        return rows.lengths.reshape(-1, self.prepared.group).sum(axis=1)
 
     def _packs(self, rows: EncodedDataset) -> Packs:
-        lengths, group = self._lengths(rows), self.algorithm.group
+        lengths, group = self._lengths(rows), self.prepared.group
         roomy = max(PACK, int(lengths.max()))
         capacity = self.ours.packing_length or min(roomy, (self.template.max_length or roomy) * group)
         longest = int(lengths.argmax())
@@ -163,7 +163,7 @@ class Feeding:
 
     def _share(self) -> dict[str, Any]:
         """Return which share of every batch is this process's, and what stays together in one."""
-        group = self.algorithm.group
+        group = self.prepared.group
         return {"rank": self.args.process_index, "world_size": self.args.world_size, "group": group}
 
     def _workers(self) -> dict[str, Any]:

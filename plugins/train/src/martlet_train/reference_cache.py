@@ -167,12 +167,12 @@ class ReferenceCache:
 
     def _compute(self, rows: Any, what: str) -> Stored:
         """Run the reference over all rows: rows of like length together, every process its share of the batches."""
-        units = len(rows) // self.trainer.algorithm.group
+        units = len(rows) // self.feeding.prepared.group
         log.info("What the reference says of %s %s rows is computed once, before training.", f"{units:,}", what)
         if self.reference.model is None:
             self.reference.load()
         flags, collator = self.run.config[TrainerArguments], self.feeding.collator()
-        size = max(flags.per_device_train_batch_size, flags.per_device_eval_batch_size) * self.trainer.algorithm.group
+        size = max(flags.per_device_train_batch_size, flags.per_device_eval_batch_size) * self.feeding.prepared.group
         longest_first = np.argsort(-np.asarray(rows.lengths), kind="stable")
         batches = [longest_first[at : at + size].tolist() for at in range(0, len(rows), size)]
         rank, count = self.trainer.args.process_index, self.processes.count

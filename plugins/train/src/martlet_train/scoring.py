@@ -33,8 +33,11 @@ class TokenScores:
     """What was measured, (N,) f32 each: value i is about ``targets[i]``."""
     score: Tensor | None = None
     """Of a sequence-classification model, at the last token of each sequence: (S,) f32, with several labels (S, L)."""
-    aux_loss: Tensor | None = None
-    """Scalar: the load-balancing loss of a mixture-of-experts model, where it was asked for."""
+    balance: Tensor | float = 0.0
+    """Scalar: the load-balancing loss of a mixture-of-experts model times ``--router_aux_loss_coef``.
+
+    It is a mean over the tokens of the batch. Times what the batch adds to a divisor, it is to be added to that
+    divisor's total; being no sum over tokens, it depends on how a step is split."""
 
     @property
     def logp(self) -> Tensor:
@@ -76,7 +79,7 @@ class Forward:
 class Scorer:
     """Run a model on a batch. Built once for a model; reads what its ``forward`` accepts."""
 
-    def __init__(self, model: nn.Module, *, keep: bool | None = None, router_logits: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, keep: bool | None = None, router_weight: float = 0.0) -> None:
         """Find out what ``model`` accepts.
 
         ``keep``: compute supervised logits alone, None for "if it can"; ``UsageError`` if it must and cannot.
@@ -86,7 +89,8 @@ class Scorer:
         self.inputs: dict[str, Any] = {}
         if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             self.inputs["use_cache"] = False  # with a cache, transformers would not tell packed rows apart either
-        if router_logits:
+        self.router_weight = router_weight
+        if router_weight:
             if "output_router_logits" not in parameters:
                 raise UsageError(
                     f"--router_aux_loss_coef: {type(base).__name__} has no experts to balance, or does not tell. "
@@ -112,12 +116,16 @@ class Scorer:
             with self.head.measuring(at, batch.targets, measure) as names:
                 output = model(**batch.model_inputs, **self.inputs)
             values = dict(zip(names, output.logits[0].unbind(-1), strict=True))
-            return TokenScores(values, aux_loss=output.get("aux_loss"))
+            return TokenScores(values, balance=self._balance(output))
         kept = self._kept(batch)
         output = model(**batch.model_inputs, **self.inputs, **kept)
         logits = output.logits
         logits = logits.reshape(-1, logits.shape[-1]) if kept else logits[batch.rows, batch.columns]
-        return TokenScores(dict(measure(logits.float(), batch.targets)), aux_loss=output.get("aux_loss"))
+        return TokenScores(dict(measure(logits.float(), batch.targets)), balance=self._balance(output))
+
+    def _balance(self, output: Any) -> Tensor | float:
+        loss = output.get("aux_loss") if self.router_weight else None
+        return 0.0 if loss is None else self.router_weight * loss
 
     def _kept(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``logits_to_keep``, in the form that the model understands."""
@@ -139,7 +147,7 @@ class Scorer:
         finally:
             handle.remove()
         found = scores[-1].flatten(0, 1)[self._read_at(batch)].float()
-        return TokenScores(score=found.squeeze(-1), aux_loss=output.get("aux_loss"))
+        return TokenScores(score=found.squeeze(-1), balance=self._balance(output))
 
     def _read_at(self, batch: Batch) -> Tensor:
         """Return where the score of each sequence is read: as in transformers, at the last token but padding.

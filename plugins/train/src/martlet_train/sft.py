@@ -66,7 +66,6 @@ class Supervised(Algorithm):
         self.name = run.selected(Loss)[0].name
         self.token_loss: Callable[[Tensor, Tensor], Tensor] = run.one(Loss)
         self.smoothing = trainer.label_smoothing_factor
-        self.router_weight = trainer.router_aux_loss_coef
         self.channels = trainer.enable_channel_loss
         self.accuracy = run.config[TrainArguments].acc_strategy
         _check_metric(trainer.metric_for_best_model or "loss")
@@ -88,10 +87,8 @@ class Supervised(Algorithm):
 
         scores = forward(batch, measure)
         losses = scores.values["loss"]
-        total = (losses if batch.weights is None else losses * batch.weights).sum()
-        if self.router_weight and scores.aux_loss is not None:
-            # A mean over the batch's tokens, so weighted like them; it depends on the split, being no sum over tokens.
-            total = total + self.router_weight * scores.aux_loss * len(batch.targets)
+        weighted = losses if batch.weights is None else losses * batch.weights
+        total = weighted.sum() + scores.balance * len(batch.targets)
         metrics = self._metrics(scores.values["right"], losses.detach(), batch) if forward.logged else {}
         return LossOut({"tokens": total}, metrics)
 
