@@ -91,8 +91,10 @@ def pairs_in(ending, content):
         lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         return [(line.decode(errors="replace").removesuffix("\r"),) for line in lines]
     if ending in ("csv", "tsv"):
-        text = io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline="")
-        return [tuple(cells) for cells in csv.reader(text, delimiter="," if ending == "csv" else "\t")]
+        lines = list(io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline=""))
+        delimiter = "," if ending == "csv" else "\t"
+        # From each line on: where quotes are damaged, a reader takes up again at one of them.
+        return {tuple(cells) for at in range(len(lines)) for cells in csv.reader(lines[at:], delimiter=delimiter)}
     try:
         found = json.loads(content.decode("utf-8-sig")) if ending == "json" else None
         rows = found if isinstance(found, list) else [found]

@@ -338,7 +338,8 @@ def test_a_machine_that_falls_silent_is_not_waited_for_beyond_ddp_timeout(tmp_pa
         wanted = f"Machine 0 has not been heard of for 10 s; the processes on {host} were stopped."
         assert second.error == wanted
         first.process.send_signal(signal.SIGCONT)
-        assert first.done().status == 1 and first.error.startswith("Machine 1 has not been heard of")
+        said = ("Machine 1 has not been heard of", "Another machine has failed and did not say why")
+        assert first.done().status == 1 and first.error.startswith(said)  # the last line of machine 1 may have come
     assert gone(pids)
 
 

@@ -1,5 +1,7 @@
 """Change the weights by a number that grows from step to step, and is nowhere kept."""
 
+import time
+
 from martlet import Callback, hookimpl
 
 
@@ -9,6 +11,7 @@ class Forgetful:
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.times += 1
+        time.sleep(0.3)  # so that an interruption comes before the last step, and the log shows what was forgotten
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data += 1e-4 * self.times
