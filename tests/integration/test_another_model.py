@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import martlet
-from martlet import MartletError
+from martlet import MartletError, UsageError
 from martlet_sdk.tiny import save_tiny_model, tiny_tokenizer
 from martlet_train.another_model import AnotherModel, check_same_tokenizer, with_settings
 
@@ -66,6 +66,11 @@ def test_the_model_itself_may_be_named(another, tiny_model, monkeypatch):
     assert another(ref_model=str(tiny_model), ref_model_revision="v2").named
     assert another(ref_model_revision="v2").named
     assert not another(ref_model_revision="v2", model_revision="v2").named
+
+
+def test_a_folder_has_no_revision(another, other):
+    with pytest.raises(UsageError, match=r"--ref_model_revision v2: .* is a folder"):
+        another(ref_model=str(other), ref_model_revision="v2").load()
 
 
 def test_its_family_is_found_as_that_of_any_model(another, tmp_path):

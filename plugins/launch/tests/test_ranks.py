@@ -391,3 +391,16 @@ def test_a_stranger_at_the_meeting_place_is_no_machine_of_the_run(tmp_path):
             assert one.done().status == 1
     assert one.error.startswith("What answers machine 1 at 127.0.0.1, port ")
     assert "Exception raised" not in one.err
+
+
+def test_a_stranger_that_never_answers_is_not_waited_for_beyond_ddp_timeout(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as stranger:  # connections are taken, and nobody reads
+        here = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+        port = {"MASTER_PORT": str(stranger.getsockname()[1])}
+        with Walk(tmp_path, "--ddp_timeout", "1", variables=here | port) as one:
+            assert one.done().status == 1
+        assert "is not machine 0 of this run: it did not answer within 1 s" in one.error
+        with Walk(tmp_path, "--ddp_timeout", "600", variables=here | port) as one:
+            assert "Waiting for an answer" in one.process.stderr.readline()
+            one.process.send_signal(signal.SIGINT)
+            assert one.done().status == 130

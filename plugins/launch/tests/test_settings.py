@@ -87,14 +87,14 @@ def test_what_torchrun_sets_changes_nothing_in_a_rank(monkeypatch, tmp_path):
     assert (facts["kind"], facts["MASTER_PORT"], facts["MARTLET_RUN_FOLDER"]) == ("rank", "4711", None)
 
 
-def test_code_starts_no_processes_and_says_so(monkeypatch, capsys):
+def test_code_starts_no_processes_and_says_so(monkeypatch):
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    assert martlet.run("walk", to="out") == 0
-    assert "NPROC_PER_NODE=2 starts no processes from code." in capsys.readouterr().err
-    assert json.loads(Path("out", "0.json").read_text())["world_size"] == 1
+    with pytest.raises(martlet.UsageError, match=r"^NPROC_PER_NODE=2: nothing starts processes from code"):
+        martlet.run("walk", to="out")
     monkeypatch.delenv("NPROC_PER_NODE")
-    with pytest.raises(martlet.UsageError, match="nproc_per_node=2 starts no processes from code"):
+    with pytest.raises(martlet.UsageError, match=r"^nproc_per_node=2: nothing starts processes from code"):
         martlet.run("walk", to="out", nproc_per_node=2)
+    assert not Path("out").exists()
 
 
 def test_a_wrong_flag_is_refused_before_torch_is_imported():

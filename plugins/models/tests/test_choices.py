@@ -30,6 +30,12 @@ def test_an_id_is_downloaded_once_at_its_revision(shelved, prepare):
     assert run.one("hubs").downloads == [("birds/wren", "v2")]
 
 
+def test_a_folder_has_no_revision(tiny_model, prepare):
+    run = prepare(model=str(tiny_model), model_revision="v2")
+    with pytest.raises(UsageError, match=r"--model_revision v2: .* is a folder"):
+        run.one("models").load(run)
+
+
 def test_a_model_from_a_hub_is_called_by_its_id(shelved, prepare):
     run = prepare(model="shelf::birds/wren")
     assert run.one("models").load(run).model.name_or_path == "birds/wren"

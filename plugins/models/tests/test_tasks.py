@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -109,9 +108,10 @@ def test_a_head_that_is_nowhere_is_not_made_up_for_inference(tiny_model, prepare
 
 @pytest.mark.parametrize("brings", [True, False])
 def test_an_adapter_may_bring_the_head(brings, tiny_model, tmp_path, prepare):
+    peft = pytest.importorskip("peft")  # of the tuners, which this distribution does without
     base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
-    task = "SEQ_CLS" if brings else None
-    get_peft_model(base, LoraConfig(target_modules="all-linear", task_type=task)).save_pretrained(tmp_path / "adapter")
+    lora = peft.LoraConfig(target_modules="all-linear", task_type="SEQ_CLS" if brings else None)
+    peft.get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
     flags = {"model": str(tiny_model), "num_labels": 1, "adapters": [str(tmp_path / "adapter")]}
     if brings:
         assert load(prepare, **flags).model.score.weight.shape == (1, 64)

@@ -51,6 +51,22 @@ def test_a_run_without_data_is_refused(resolve):
         resolve("orpo", dataset=[]).execute()
 
 
+def test_an_algorithm_that_no_plugin_provides_is_told_with_those_of_the_command(resolve):
+    with pytest.raises(UsageError, match=r"--rlhf_type dpp: .* for rlhf. Did you mean dpo\?$"):
+        resolve("dpp").execute()
+    with pytest.raises(UsageError, match="Its algorithms: cpo, dpo, kto, orpo, rm, simpo"):
+        resolve("reinforce").execute()
+    with pytest.raises(UsageError, match=r"--rlhf_type sft: .* use cpo, dpo, kto, orpo, rm, simpo"):
+        resolve("sft").execute()
+
+
+@pytest.mark.parametrize(("kind", "listed"), [("kto", False), ("rm", False), ("orpo", False), ("cpo", True)])
+def test_a_loss_is_listed_where_one_is_read(resolve, kind, listed):
+    run = resolve(kind)
+    run.emit("on_config", config=run.config)
+    assert ("losses" in run.config.selections) == listed
+
+
 @pytest.mark.parametrize("kind", ["orpo", "simpo"])
 def test_an_algorithm_with_its_own_loss_takes_no_other(resolve, kind):
     with pytest.raises(UsageError, match=f"{kind} has a loss of its own"):

@@ -51,11 +51,21 @@ def test_an_evaluation_is_given_up_and_its_step_is_saved(train, rows, tmp_path):
     assert (folder / "logging.jsonl").is_file()
 
 
-def test_a_second_signal_ends_at_once(train, tmp_path):
+def test_a_second_signal_ends_at_once(train, tmp_path, caplog):
     settings = {**SETTINGS, "gradient_accumulation_steps": 3}
     with pytest.raises(KeyboardInterrupt):
         train(**settings, **at(2, event="on_substep_end", times=2))
+    assert "Ended at once, at step 1 of 4. It has no checkpoint yet." in caplog.text
     assert not list(next((tmp_path / "out").iterdir()).glob("*checkpoint-*"))
+
+
+def test_a_second_signal_names_the_checkpoint_there_is(train, tmp_path, caplog):
+    settings = {**SETTINGS, "gradient_accumulation_steps": 3, "save_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings, **at(3, event="on_substep_end", times=2))
+    saved = find_last(next((tmp_path / "out").iterdir()))
+    assert verify(saved)["facts"]["step"] == 2
+    assert f"Ended at once, at step 2 of 4. To continue, add --resume_from_checkpoint {saved}" in caplog.text
 
 
 def test_without_checkpoints_none_is_written(train, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ from .machines import Machines
 LOCAL = "127.0.0.1"
 QUIET = 5.0
 """Seconds of waiting that nobody is told of."""
+ONE = 1.0
+"""Seconds for torch to give up by itself."""
 log = logging.getLogger("martlet")
 
 
@@ -37,7 +40,7 @@ class Meeting(StaticTCPRendezvous):
             self._store = self._serve()
         else:
             self._knock()
-            self._store = self._open(is_master=False)
+            self._store = self._enter()
         store = PrefixStore(self.run_id, self._store)
         self.machines = Machines(PrefixStore("machines", store), self.rank, self.world_size, self.wait)
         if self.world_size > 1:
@@ -88,6 +91,28 @@ class Meeting(StaticTCPRendezvous):
                 f"this run ({reason}). Are MASTER_ADDR and MASTER_PORT those of machine 0?"
             ) from error
 
+    def _enter(self) -> Store:
+        """Open the store of machine 0, or give up: torch waits for ever for an answer, where no signal is heard."""
+        found: list[Store | BaseException] = []
+
+        def open_it() -> None:
+            try:
+                found.append(self._open(is_master=False))
+            except BaseException as error:
+                found.append(error)
+
+        threading.Thread(target=open_it, name="martlet-meeting", daemon=True).start()
+        where = f"{self.master_addr}, port {self.master_port}"
+        for _ in self._moments(f"Waiting for an answer from {where}.", self.wait + ONE):  # torch may say more
+            if found and isinstance(found[0], BaseException):
+                raise found[0]
+            if found:
+                return found[0]
+        raise MartletError(
+            f"What machine {self.rank} reaches at {where} is not machine 0 of this run: it did not answer within "
+            f"{self.wait:g} s. Are MASTER_ADDR and MASTER_PORT those of machine 0?"
+        )
+
     def _knock(self) -> None:
         """Wait until machine 0 answers."""
         where, reason = f"{self.master_addr}, port {self.master_port}", ""
@@ -116,10 +141,10 @@ class Meeting(StaticTCPRendezvous):
             "Start the same command on each machine, with its own NODE_RANK."
         )
 
-    def _moments(self, notice: str) -> Iterator[None]:
+    def _moments(self, notice: str, wait: float | None = None) -> Iterator[None]:
         """Yield until the time is up, and say once what is waited for."""
         start, told = time.monotonic(), False
-        while (passed := time.monotonic() - start) < self.wait:
+        while (passed := time.monotonic() - start) < (self.wait if wait is None else wait):
             if passed > QUIET and not told:
                 log.info("%s", notice)
                 told = True

@@ -61,9 +61,10 @@ def tell_alone(run: Run) -> None:
     flags = run.config[LaunchArguments]
     if flags.nproc_per_node * flags.nnodes == 1:
         return
-    line = f"NPROC_PER_NODE={flags.nproc_per_node} martlet {run.command} ..."
-    text = f"starts no processes from code. Use the command line: {line}"
-    for name in ("nproc_per_node", "nnodes"):
-        if run.config.origin(name).source == "code" and run.config.value(name) > 1:
-            raise UsageError(f"{name}={run.config.value(name)} {text}")
-    run.warn(f"NPROC_PER_NODE={flags.nproc_per_node} {text} This run has one process.")
+    name = "nproc_per_node" if flags.nproc_per_node > 1 else "nnodes"
+    origin, count = run.config.origin(name), run.config.value(name)
+    raise UsageError(
+        f"{name if origin.source == 'code' else name.upper()}={count}: nothing starts processes from code. Use the "
+        f"command line, {name.upper()}={count} martlet {run.command} ..., start the program itself with torchrun, or "
+        "leave it out for one process."
+    )

@@ -149,7 +149,14 @@ class DefaultLoader:
         key = (settings.model, settings.model_revision)
         if key not in self._sources:
             find = locate if download else cached
-            self._sources[key] = find(run, settings.model, "--model", settings.model_revision)
+            source = find(run, settings.model, "--model", settings.model_revision)
+            inherited = run.config.origin("model_revision").source == "args.json"  # of the model that was trained
+            if not source.id and settings.model_revision and not inherited:
+                raise UsageError(
+                    f"--model_revision {settings.model_revision}: {source.folder} is a folder, and only models of a "
+                    "hub have revisions. Leave the flag out, or name the model by its id."
+                )
+            self._sources[key] = source
         return self._sources[key]
 
     def _owner(self, run: Run, folder: Path) -> Any:

@@ -198,7 +198,9 @@ class TrainArguments:
 class RlhfArguments:
     """What the algorithms that align a model have in common."""
 
-    rlhf_type: str = field(default="dpo", metadata={"component": "trainers", "owner": "preference", "important": True})
+    rlhf_type: str = field(
+        default="dpo", metadata={"component": "trainers", "owner": "preference", "late": True, "important": True}
+    )
     """Algorithm: how the preferences become a loss."""
     beta: float | None = field(default=None, metadata={"ge": 0, "important": True})
     """How strongly the model is held to the reference, or the preferences are scaled. Default: the algorithm's."""

@@ -306,6 +306,9 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
         trainer.train(resume_from_checkpoint=str(position) if position else None)
     except Stopped:
         trainer.end_early()
+    except KeyboardInterrupt:
+        trainer.tell_last()
+        raise
     except torch.OutOfMemoryError as error:
         raise MartletError(
             f"The device ran out of memory in step {trainer.state.global_step + 1}. Lower "

@@ -11,7 +11,7 @@ from martlet import MartletError, Model, Run, Tuner
 from martlet_data.api import Counts, count_rows
 from martlet_data.args import DataArguments
 
-from .args import TrainArguments, TrainerArguments
+from .args import RlhfArguments, TrainArguments, TrainerArguments
 from .memory import memory
 from .output import choose_folder
 from .resolve import world_size
@@ -37,6 +37,7 @@ def plan(run: Run) -> dict[str, Any]:
         "steps": steps,
         "parameters": model if isinstance(model, dict) else _parameters(model),
         "memory": model if isinstance(model, dict) else _memory(run, model, args),
+        **_reference(run),
         "memory_of_activations": _unknown(
             "it depends on the rows of a batch and the kernels; the log shows what a step takes"
         ),
@@ -98,6 +99,14 @@ def _memory(run: Run, model: nn.Module, args: TrainingArguments) -> dict[str, An
         if value:
             return _unknown(f"--{flag} {value} divides it over the processes; without it, each holds all")
     return memory(run, model, args)
+
+
+def _reference(run: Run) -> dict[str, Unknown]:
+    """Say what ``memory`` leaves out where a command may compare with a second model."""
+    if RlhfArguments not in run.config:
+        return {}
+    why = "an algorithm with a reference holds its weights too, unless it is the model with another adapter or none"
+    return {"memory_of_reference": _unknown(why)}
 
 
 def _parameters(model: nn.Module) -> dict[str, Any]:

@@ -178,17 +178,35 @@ def _lazy_faults(config: Config) -> Iterable[tuple[bool, str]]:
         yield bool(lazy and given), f"{flag} {why}, which does not go with --lazy_tokenize true. Drop one."
 
 
+def _broken(config: Config) -> bool:
+    """Tell whether a plugin did not load: it may be why something is missing."""
+    return any(row.error for row in config.manager.plugins.values())
+
+
+def _check_algorithm(config: Config) -> None:
+    """Refuse an algorithm that no plugin provides, naming those of the command."""
+    if "trainers" not in config.missing:
+        return
+    name = _value(config, "rlhf_type")
+    known = [spec.name for _, spec in config.manager.specs(Trainer) if spec.command == config.command.name]
+    if not name or not known or "::" in name or _broken(config):
+        raise config.missing["trainers"]
+    hint = suggest(name, known, listed="Its algorithms")
+    raise UsageError(f"--rlhf_type {name}: No plugin provides trainer {name!r} for {config.command.name}. {hint}")
+
+
 def _check_losses(config: Config) -> None:
-    """Refuse a loss that no plugin provides, naming those that the trainer takes."""
+    """Refuse a loss that no plugin provides, naming those that the trainer takes; unlist one that none reads."""
+    chosen = [item.spec for item in config.selections.get("trainers", ())]
+    if chosen and not getattr(chosen[0], "contracts", ()) and not config.is_set("loss_type"):
+        config.selections.pop("losses", None)
     if "losses" not in config.missing or not config.is_set("loss_type"):
         return
-    chosen = [item.spec for item in config.selections.get("trainers", ())]
     chosen = chosen or [spec for _, spec in config.manager.specs(Trainer) if spec.name == config.command.name]
     accepted = {contract for spec in chosen for contract in getattr(spec, "contracts", ())}
     losses = [spec for _, spec in config.manager.specs(Loss)]
     taken = [spec.name for spec in losses if spec.contract in accepted]
-    broken = any(row.error for row in config.manager.plugins.values())  # one of them may be why
-    for name in () if broken else config.value("loss_type"):
+    for name in () if _broken(config) else config.value("loss_type"):
         if accepted and "::" not in name and name not in [spec.name for spec in losses]:
             hint = suggest(name, taken, listed=f"Its {' and '.join(sorted(accepted))} losses")
             raise UsageError(f"--loss_type {name}: No plugin provides loss {name!r}. {hint}")
@@ -199,6 +217,7 @@ def check(config: Config) -> None:
     """Raise ``ConfigError`` for settings that contradict one another, before anything is loaded."""
     if TrainerArguments not in config or TrainArguments not in config:
         return
+    _check_algorithm(config)
     _check_losses(config)
     loop, train = config[TrainerArguments], config[TrainArguments]
     evaluates = loop.eval_strategy not in (None, "no") or loop.eval_on_start

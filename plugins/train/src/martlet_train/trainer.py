@@ -5,11 +5,13 @@ Why each method is overridden stands beside it; ``tests/test_upstream.py`` holds
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ from .saving import Checkpoints
 from .scoring import Forward, Scorer
 from .sharded import size
 from .streaming import StreamLoader
+
+log = logging.getLogger("martlet")
 
 
 @dataclass
@@ -344,9 +348,18 @@ class CoreTrainer(Trainer):
         where = f"Stopped by {signal.Signals(number).name} at step {self.state.global_step} of {self.state.max_steps}. "
         if checkpoint is None:
             raise Interrupted(where + "No checkpoint was written (--save_strategy no).", number)
+        raise Interrupted(where + self._how_to_continue(checkpoint), number)
+
+    def tell_last(self) -> None:
+        """Say what is left of a run that a second signal ended, wherever it was."""
+        checkpoint = self.job.checkpoints.last
+        left = self._how_to_continue(checkpoint) if checkpoint else "It has no checkpoint yet."
+        if self.is_world_process_zero():
+            log.warning("Ended at once, at step %s of %s. %s", self.state.global_step, self.state.max_steps, left)
+
+    def _how_to_continue(self, checkpoint: Path) -> str:
         only = " --resume_only_model true" if self.args.save_only_model else ""
-        how = f"To continue, add --resume_from_checkpoint {checkpoint}{only} to the same command."
-        raise Interrupted(where + how, number)
+        return f"To continue, add --resume_from_checkpoint {checkpoint}{only} to the same command."
 
     def final_metrics(self) -> dict[str, float]:
         """Return the last value of everything that was logged, and the best metric."""
