@@ -30,6 +30,9 @@ ALIGNED = {**EXACT, "learning_rate": 0.1, "max_dropped": 0.5}
 ALIGNING: dict[str, dict[str, Any]] = {
     "dpo, a second model": {**ALIGNED, "rlhf_type": "dpo"},
     "dpo, packed, adapter off": {**ALIGNED, **PACKED, "packing_length": 256, "rlhf_type": "dpo"},
+    "orpo": {**ALIGNED, "rlhf_type": "orpo"},
+    "cpo": {**ALIGNED, "rlhf_type": "cpo"},
+    "simpo, packed": {**ALIGNED, **PACKED, "packing_length": 256, "rlhf_type": "simpo"},
     "kto": {**ALIGNED, "rlhf_type": "kto", "tuner_type": "lora", "lora_dropout": 0.0},
     "rm, a new head": {**ALIGNED, "rlhf_type": "rm", "tuner_type": "lora", "lora_dropout": 0.0},
 }
