@@ -146,7 +146,7 @@ def test_other_packs_are_refused_on_resume_also_if_as_many(changed, train):
 
 
 def test_a_row_that_fits_no_pack_is_named(train, rows):
-    with pytest.raises(DataError, match=r"rows\.jsonl:\d+ has \d+ tokens and fits no pack of 8"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+ has \d+ tokens, too many for a pack of 8"):
         train(packing=True, packing_length=8, max_steps=1)
 
 

@@ -130,9 +130,10 @@ class Feeding:
         longest = int(lengths.argmax())
         if lengths[longest] > capacity:
             limit = capacity // group
+            what = "has" if group == 1 else "and what stays beside it have"
             raise DataError(
-                f"{rows.origin(longest * group)} has {lengths[longest]} tokens and fits no pack of {capacity}. Raise "
-                f"--packing_length, or let --max_length {limit} drop or cut such rows."
+                f"{rows.origin(longest * group)} {what} {lengths[longest]} tokens, too many for a pack of {capacity}. "
+                f"Raise --packing_length, or let --max_length {limit} drop or cut such rows."
             )
         packs = pack(lengths, capacity, self.ours.packing_num_proc)
         log.info("%s rows fill %s packs of %s to %.1f%%.", len(lengths), len(packs), capacity, 100 * packs.fill)
