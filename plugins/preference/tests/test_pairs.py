@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -176,6 +176,23 @@ def test_a_mix_adds_up_and_names_its_parts(algorithm, models):
     parts = [float(step(algorithm(loss_type=[name], label_smoothing=0.1), models, rows)[0]) for name in names]
     assert float(loss) == pytest.approx(0.5 * parts[0] + 2 * parts[1] + 0.25 * parts[2], rel=1e-5)
     assert [metrics[f"loss_{name}"] for name in names] == pytest.approx(parts, rel=1e-5)
+
+
+def test_a_loss_alone_is_the_loss_and_needs_no_name(algorithm, models):
+    assert not [name for name in step(algorithm(), models, some_pairs())[2] if name.startswith("loss_")]
+
+
+def test_the_parts_of_a_loss_are_measured_apart(algorithm, models):
+    made = algorithm(loss_type=["sigmoid", "hinge"])
+    both = replace(made.terms[1], function=lambda nll, **more: {"pairs": nll * 0 + 2, "chosen_tokens": nll})
+    made.terms[1] = both
+    metrics = step(made, models, some_pairs())[2]
+    assert {name for name in metrics if name.startswith("loss_")} == {
+        "loss_sigmoid",
+        "loss_hinge_pairs",
+        "loss_hinge_chosen_tokens",
+    }
+    assert metrics["loss_hinge_pairs"] == 2
 
 
 def test_rpo_adds_the_likelihood_of_chosen_answers(algorithm, models):

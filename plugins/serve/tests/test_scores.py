@@ -87,7 +87,9 @@ def test_flags_of_generation_have_no_effect_and_that_is_said(
 ) -> None:
     words = ["infer", "--model", str(classifier), "--task_type", "seq_cls", "--val_dataset", str(rows)]
     assert main([*words, "--temperature", "0"]) == 0
-    assert "--temperature has no effect: the model puts scores to conversations" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--temperature has no effect: the model puts scores to conversations" in said
+    assert " scores are in " in said
 
 
 @pytest.mark.parametrize("labels", [1], indirect=False)

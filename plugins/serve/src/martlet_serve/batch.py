@@ -47,6 +47,7 @@ def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
     elif run.config[GenerationArguments].stream and sys.stdout is None:
         raise UsageError("--stream true: standard output is closed; without the flag the answers go to a file alone.")
     rows, ledger = _rows(run)
+    what = "scores" if scores else "answers"
     path = Path(settings.result_path) if settings.result_path else default_result_path(run)
     with Writer.open(path, settings.write_batch_size) as writer:
         if writer.appended:
@@ -60,11 +61,11 @@ def answer_dataset(run: Run, sampling: Sampling) -> BatchResult:
                 ):
                     writer.add(line)
         except KeyboardInterrupt:
-            run.logger.warning("Stopped: %d of %d answers are in %s", writer.rows, len(rows), path)
+            run.logger.warning("Stopped: %d of %d %s are in %s", writer.rows, len(rows), what, path)
             raise
         finally:
             engine.close()
-    run.logger.info("%d answers are in %s", writer.rows, path)
+    run.logger.info("%d %s are in %s", writer.rows, what, path)
     if writer.rows and writer.failed == writer.rows:
         raise MartletError(f"None of the {writer.rows} rows could be answered; the first reason: {writer.first_error}")
     if writer.failed:
