@@ -234,3 +234,13 @@ def test_without_a_reference_none_is_asked_for(algorithm, models):
         made = algorithm(kind)
         assert not made.reference and step(made, alone, some_pairs())[0].isfinite()
     assert algorithm("dpo").reference
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_pair_without_supervised_tokens_makes_nothing_infinite(algorithm, models, case):
+    """As processes with nothing left to do have them, beside those that have."""
+    kind, flags = CASES[case]
+    rows = [Encoded(row.input_ids, [-100] * len(row.labels)) for row in some_pairs()[:2]]
+    out = algorithm(kind, **flags).loss(models, Collator(pad_token_id=0)(rows))
+    values = [*out.total.values(), *(total for total, _ in out.metrics.values())]
+    assert all(torch.as_tensor(value).isfinite() for value in values)
