@@ -22,7 +22,7 @@ TARGET = 1.0
 SCRIPT = """
 import torch, transformers
 from transformers import Trainer
-print("first", flush=True)
+print("first\\n", end="", flush=True)
 """
 PLUGIN = """
 from martlet import Command, hookimpl
@@ -30,7 +30,7 @@ from martlet import Command, hookimpl
 def main(run):
     import torch, transformers
     from transformers import Trainer
-    print("first", flush=True)
+    print("first\\n", end="", flush=True)
 
 @hookimpl
 def provide_commands():
