@@ -8,25 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_jobs import QUICK, conversation, record, write_rows
+from tiny_jobs import DESCENT, QUICK, conversation, record, write_rows
 
 import martlet
 from martlet_sdk.tiny import save_tiny_model
 
 STRANGER = str(Path(__file__).parent / "strangers" / "rare_words.py")
-ONE_STEP: dict[str, Any] = {
-    **QUICK,
-    "max_steps": 1,
-    "optim": "sgd",
-    "learning_rate": 1.0,
-    "lr_scheduler_type": "constant",
-    "weight_decay": 0.0,
-    "max_grad_norm": 0.0,
-    "dataset_shuffle": False,
-    "train_dataloader_shuffle": False,
-    "save_only_model": True,
-}
-"""Plain gradient descent: what the weights change by is the gradient."""
+ONE_STEP: dict[str, Any] = {**QUICK, **DESCENT}
 
 
 def split(rows: int, batches: int, **more: Any) -> dict[str, Any]:

@@ -9,23 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_jobs import QUICK, SENTENCE, digests, logged, losses, words_of, write_rows
+from tiny_jobs import DESCENT, QUICK, SENTENCE, digests, logged, losses, words_of, write_rows
 
 import martlet
 
 ALGORITHMS = ["dpo", "orpo", "cpo", "simpo"]
-ONE_STEP: dict[str, Any] = {
-    "max_steps": 1,
-    "optim": "sgd",
-    "learning_rate": 1.0,
-    "lr_scheduler_type": "constant",
-    "weight_decay": 0.0,
-    "max_grad_norm": 0.0,
-    "dataset_shuffle": False,
-    "train_dataloader_shuffle": False,
-    "save_only_model": True,
-    "logging_steps": 1,
-}
+ONE_STEP: dict[str, Any] = {**DESCENT, "logging_steps": 1}
 SPLITS: dict[str, dict[str, Any]] = {
     "2x2": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "padding_free 3+1": {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "padding_free": True},

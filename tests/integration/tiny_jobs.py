@@ -19,6 +19,18 @@ QUICK = {
     "use_cpu": True,
 }
 """Settings of a run that takes a second."""
+DESCENT: dict[str, Any] = {
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 1.0,
+    "lr_scheduler_type": "constant",
+    "weight_decay": 0.0,
+    "max_grad_norm": 0.0,
+    "dataset_shuffle": False,
+    "train_dataloader_shuffle": False,
+    "save_only_model": True,
+}
+"""One step of plain gradient descent: what the weights change by is the gradient."""
 TIMES = ("elapsed_seconds", "steps_per_second", "remaining_seconds", "memory_gib")
 """What differs from one run to the next in ``logging.jsonl``; so does whatever ends with ``runtime`` or ``_second``."""
 

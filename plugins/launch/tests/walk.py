@@ -62,15 +62,19 @@ def main(run):
     return 0
 
 
+def checkpoint(folder):
+    whole = folder / "checkpoint-4"
+    whole.mkdir()
+    (whole / "checkpoint.json").write_text("{}")
+    return whole
+
+
 def trip(run, flags, folder):
     raise ValueError("a stone")
 
 
 def fill(run, flags, folder):
-    whole = folder / "checkpoint-4"
-    whole.mkdir()
-    (whole / "checkpoint.json").write_text("{}")
-    raise DataError(f"The disk is full; resume with {whole}.")
+    raise DataError(f"The disk is full; resume with {checkpoint(folder)}.")
 
 
 def same(run, flags, folder):
@@ -78,9 +82,7 @@ def same(run, flags, folder):
 
 
 def vanish(run, flags, folder):
-    whole = folder / "checkpoint-4"
-    whole.mkdir()
-    (whole / "checkpoint.json").write_text("{}")
+    checkpoint(folder)
     note = {"host": "hilltop", "pid": os.getpid(), "step": 5}
     Path(os.environ["MARTLET_RANK_FILES"], f"{run.process.rank}.json").write_text(json.dumps(note))
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from martlet_preference.cpo import Cpo, Simpo
 from martlet_preference.dpo import Dpo
 from martlet_preference.orpo import Orpo
 
+sys.path.insert(0, str(Path(__file__).parent))  # stepping.py
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for one another take longer than these models
 ALGORITHMS = {"dpo": Dpo, "orpo": Orpo, "cpo": Cpo, "simpo": Simpo}
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stepping import one_step
 
 from martlet import DataError, UsageError
 from martlet.protocols import Encoded
@@ -172,19 +173,9 @@ def batches_of(both: Mismatched, parts: list[list[int]], **layout: bool) -> list
 
 def stepped(algorithm: Kto, models: Models, batches: list[Batch]) -> tuple[Any, Any, dict[str, float]]:
     """Return the loss of a step, its gradient, and what is measured."""
-    models.model.zero_grad()
     algorithm.begin(models, iter(batches))
-    count = sum(algorithm.count(batch)["rows"] for batch in batches)
-    total, sums = torch.zeros(()), {}
-    for batch in batches:
-        out = algorithm.loss(models, batch)
-        total = total + out.total["rows"] / count
-        for name, (value, number) in out.metrics.items():
-            have = sums.get(name, (0.0, 0.0))
-            sums[name] = (have[0] + float(value), have[1] + float(number))
-    total.backward()
-    gradient = torch.cat([p.grad.flatten() for p in models.model.parameters() if p.grad is not None])
-    return total.detach(), gradient, {name: value / number for name, (value, number) in sums.items() if number}
+    loss, gradient, sums = one_step(algorithm, models, batches, models.model.parameters())
+    return loss, gradient, {name: value / number for name, (value, number) in sums.items() if number}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

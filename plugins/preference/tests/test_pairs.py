@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from stepping import one_step
 
 from martlet.protocols import Encoded
 from martlet_train.api import Batch, Collator, TokenScores
@@ -72,20 +72,8 @@ def models(tiny_model) -> Models:
 def step(algorithm, models, rows, *, parts=((0, 5),), **layout):
     """Return loss, gradients and metrics of one optimizer step whose pairs are split into ``parts``."""
     batches = [Collator(pad_token_id=0, **layout)(rows[2 * first : 2 * last]) for first, last in parts]
-    counts, metrics = defaultdict(int), defaultdict(lambda: [0.0, 0.0])
-    for batch in batches:
-        for name, count in algorithm.count(batch).items():
-            counts[name] += count
-    loss = torch.zeros(())
-    for batch in batches:
-        out = algorithm.loss(models, batch)
-        loss = loss + sum(out.total[name] / counts[name] for name in out.total)
-        for name, (total, count) in out.metrics.items():
-            metrics[name][0] += float(total)
-            metrics[name][1] += float(count)
-    gradients = torch.autograd.grad(loss, list(models.policy.parameters()), allow_unused=True)
-    flat = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
-    return loss.detach(), flat, {name: total / count for name, (total, count) in metrics.items()}
+    loss, gradient, sums = one_step(algorithm, models, batches, models.policy.parameters())
+    return loss, gradient, {name: total / count for name, (total, count) in sums.items()}
 
 
 def assert_same(found, wanted):

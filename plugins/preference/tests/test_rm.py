@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stepping import one_step
 
 from martlet.protocols import Encoded
 from martlet_preference.rm import RewardModel, pair_losses
@@ -68,7 +69,6 @@ def classifier():
 
 def stepped(algorithm: RewardModel, model: torch.nn.Module, rows: list[Encoded], parts: list[range], **layout):
     """Return the loss of a step, its gradient, and what is measured, with the pairs split into batches."""
-    model.zero_grad()
     scorer = Scorer(model)
 
     def forward(batch):
@@ -76,17 +76,8 @@ def stepped(algorithm: RewardModel, model: torch.nn.Module, rows: list[Encoded],
 
     forward.logged = True
     batches = [Collator(0, **layout)([rows[2 * p + side] for p in part for side in (0, 1)]) for part in parts]
-    count = sum(algorithm.count(batch)["pairs"] for batch in batches)
-    total, sums = torch.zeros(()), {}
-    for batch in batches:
-        out = algorithm.loss(forward, batch)
-        total = total + out.total["pairs"] / count
-        for name, (value, number) in out.metrics.items():
-            have = sums.get(name, (0.0, 0.0))
-            sums[name] = (have[0] + float(value), have[1] + float(number))
-    total.backward()
-    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    return total.detach(), gradient, {name: value / number for name, (value, number) in sums.items()}
+    loss, gradient, sums = one_step(algorithm, forward, batches, model.parameters())
+    return loss, gradient, {name: value / number for name, (value, number) in sums.items()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

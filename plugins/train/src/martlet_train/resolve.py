@@ -17,7 +17,7 @@ from .args import TrainArguments, TrainerArguments
 from .output import check_writable
 
 if TYPE_CHECKING:
-    from martlet import Config
+    from martlet import Config, PluginManager
 
 ROWS_PER_STEP = 16
 Choice = tuple[str, Any, str]
@@ -183,12 +183,17 @@ def _broken(config: Config) -> bool:
     return any(row.error for row in config.manager.plugins.values())
 
 
+def algorithms(manager: PluginManager, command: str) -> list[str]:
+    """Return the trainers that a flag of a command selects."""
+    return sorted(spec.name for _, spec in manager.specs(Trainer) if spec.command == command)
+
+
 def _check_algorithm(config: Config) -> None:
     """Refuse an algorithm that no plugin provides, naming those of the command."""
     if "trainers" not in config.missing:
         return
     name = _value(config, "rlhf_type")
-    known = [spec.name for _, spec in config.manager.specs(Trainer) if spec.command == config.command.name]
+    known = algorithms(config.manager, config.command.name)
     if not name or not known or "::" in name or _broken(config):
         raise config.missing["trainers"]
     hint = suggest(name, known, listed="Its algorithms")
