@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from martlet.cli import main
 
 DEMO = str(Path(__file__).parent / "plugins" / "demo.py")
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def outcome(words: list[str]) -> int:

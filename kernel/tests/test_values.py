@@ -263,7 +263,7 @@ def everywhere(name: str, value: Any, folder: Path) -> list[Any]:
 @example(("label", "1:30"))
 @example(("title", "2024-01-01"))
 @example(("extra", {"no": 1e-7, "": [None, ""]}))
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_value_is_the_same_from_code_from_a_file_and_from_the_command_line(tmp_path, pair):
     name, value = pair
     assert everywhere(name, value, tmp_path) == [value] * 3

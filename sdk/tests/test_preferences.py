@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from martlet_sdk.preferences import labels, main, merits, pairs, questions, write
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), held_out=st.booleans())
 def test_the_preferred_answer_has_every_merit_and_the_other_lacks_one(seed, held_out):
     for row in pairs(40, seed, held_out=held_out):

@@ -121,7 +121,7 @@ def asked_off(name: str, enabled: bool | None, messages: list[dict[str, Any]]) -
     return [{**m, "content": m["content"] + "/nothink"} if m["role"] == "user" else m for m in messages]
 
 
-quick = settings(deadline=None, max_examples=10, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=10, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(("name", "published"), PAIRS)

@@ -47,7 +47,7 @@ class Dataset:
         self.stream = Chained([Numbered(number, size)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
     weights=st.lists(st.integers(1, 9), min_size=4, max_size=4),

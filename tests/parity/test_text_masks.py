@@ -270,7 +270,7 @@ def conversations(draw: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=st.lists(conversations(), min_size=1, max_size=5))
 def test_the_fast_path_gives_what_a_full_derivation_gives(name: str, rows: list[dict[str, Any]]) -> None:
     fast, slow = bound(name).encode_batch(rows * 3), bound(name, frames=False).encode_batch(rows)

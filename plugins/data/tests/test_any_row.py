@@ -103,7 +103,7 @@ def test_the_rows_that_are_damaged_below_are_good(row):
     assert settled(row)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(HOLES), nested(LEAVES | OTHERS))
 def test_any_value_at_any_depth_of_any_layout_is_standardised_or_refused(hole, value):
     number, path = hole
@@ -115,13 +115,13 @@ def test_any_value_at_any_depth_of_any_layout_is_standardised_or_refused(hole, v
     settled(row)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(COLUMNS), nested(LEAVES), min_size=1, max_size=5))
 def test_any_columns_are_standardised_or_refused(row):
     settled(row)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.sampled_from(COLUMNS), nested(LEAVES))
 def test_any_cell_of_json_text_is_standardised_or_refused(column, value):
     settled({"query": "q", "response": "a", column: json.dumps(value)})

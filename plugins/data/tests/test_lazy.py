@@ -76,7 +76,7 @@ def test_rows_that_were_never_fetched_are_not_judged(prepared, rows):
     assert (one["train"], one["dropped"], one["tokens"]) == (22, {"malformed JSON": 1}, len(lazy.train[0].input_ids))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bad=st.lists(st.booleans(), min_size=1, max_size=12).filter(lambda bad: not all(bad)), order=st.randoms())
 def test_the_sample_at_a_place_depends_on_the_rows_alone(bad, order, prepared, tmp_path, write_jsonl):
     lines = [long(str(k)) if one else {"query": str(k), "response": "b"} for k, one in enumerate(bad)]

@@ -31,7 +31,7 @@ BAD = {
 LINES = st.lists(st.sampled_from(GOOD) | st.sampled_from(list(BAD)), min_size=1, max_size=30)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lines=LINES, count=st.none() | st.integers(1, 50), ratio=st.sampled_from([0.0, 0.3]), data=st.data())
 def test_the_sums_hold_whatever_the_rows_are(lines, count, ratio, data, bound, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ledger")

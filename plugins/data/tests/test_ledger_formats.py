@@ -88,7 +88,7 @@ def first_lines(ending, rows):
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(rows=PAIRS, count=st.none() | st.integers(1, 40), ratio=st.sampled_from([0.0, 0.3]))
 def test_every_row_is_used_or_named(ending, rows, count, ratio, bound, tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
@@ -129,7 +129,7 @@ def test_rows_that_are_read_without_encoding_are_accounted_for_too(data_run, cha
     assert any(text.startswith("Read 10 rows in ") and text.endswith(" rows/s") for text in logged)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(rows=st.lists(st.sampled_from(["grass is green", "  ", "word and word " * 80]), min_size=1, max_size=20))
 @pytest.mark.parametrize("ending", ["txt", "txt.gz"])
 def test_every_line_of_a_text_is_used_or_named(ending, rows, bound, tmp_path_factory):

@@ -23,7 +23,7 @@ def mixtures(draw):
     return sizes, [weight / sum(weights) for weight in weights], draw(st.integers(0, 2**31))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(mixtures())
 def test_the_first_that_ends_ends_the_mixture(mixture):
     sizes, chances, seed = mixture
@@ -34,7 +34,7 @@ def test_the_first_that_ends_ends_the_mixture(mixture):
     assert sum(counts == sizes) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(mixtures())
 def test_all_must_end_and_the_last_one_ends_the_mixture(mixture):
     sizes, chances, seed = mixture
@@ -44,7 +44,7 @@ def test_all_must_end_and_the_last_one_ends_the_mixture(mixture):
     assert counts[found[-1]] == sizes[found[-1]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(mixtures(), st.integers(0, 2500))
 def test_turns_can_be_taken_up_anywhere(mixture, start):
     _, chances, seed = mixture

@@ -148,7 +148,7 @@ ORIGINAL = {tuple(row.values()) for row in ROWS} | {(row["response"],) for row i
 def batter(run, ending, path, count):
     used = []
 
-    @settings(max_examples=count, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=count, database=None, derandomize=True)
     @given(edits(len(FILES[ending])))
     def one(changes):
         used.append(check(run, ending, mutated(FILES[ending], changes), path))

@@ -27,7 +27,6 @@ def one_by_one(lengths, capacity):
     return [capacity - room for room in reversed(rooms)]
 
 
-@settings(deadline=None)
 @given(CASES)
 def test_packs_are_those_of_the_textbook(case):
     capacity, lengths = case
@@ -64,7 +63,7 @@ def test_what_cannot_be_packed_is_refused(lengths, capacity, said):
         pack(lengths, capacity)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(CASES, st.integers(2, 3))
 def test_several_processes_pack_each_sample_once_and_the_same_each_time(case, processes):
     capacity, lengths = case
@@ -93,7 +92,6 @@ def test_packing_runs_in_other_processes(monkeypatch):
         pack([3] * 8, 6)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20).flatmap(lambda top: st.tuples(st.just(top), st.lists(st.integers(1, top), max_size=7))))
 def test_packs_are_within_the_known_bound_of_the_fewest_possible(case):
     """D. S. Johnson proved 11/9 of the optimum and a constant, which G. Dosa made 6/9."""

@@ -14,7 +14,7 @@ from martlet.protocols import Encoded, Refused
 from martlet_data.api import load_rows
 from martlet_data.modes import MODES, cut_alike
 
-FIXTURES = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FIXTURES = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def pair(question="What?", chosen="good.", rejected="quite bad.", **more):

@@ -58,7 +58,7 @@ def test_a_dataset_is_drawn_alike_whatever_stands_behind_it(chats, data_run):
     assert len(set(alone) - set(joined)) == 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     count=st.none() | st.integers(1, 70),
     ratio=st.sampled_from([0.0, 0.01, 0.2, 0.5, 1.0]),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from martlet import DataError
@@ -119,7 +119,6 @@ def test_blank_lines_crlf_and_a_byte_order_mark_are_no_rows(tmp_path):
     assert [(row["__line__"], row["a"]) for row in found] == [(1, 1), (5, 2), (6, 3)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([b'{"a": 1}', b"", b"  ", b"\t", b"{", b"[1]", b'{"a": "\xff"}', b" {}"]), min_size=1))
 def test_each_line_that_is_not_blank_is_one_row_with_its_number(lines):
     import tempfile

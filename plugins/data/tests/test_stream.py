@@ -77,7 +77,7 @@ def test_a_stream_has_the_rows_and_the_order_of_a_map(opened, mixed_files, strat
         assert [getattr(mine, name) for name in counted] == [getattr(other, name) for name in counted]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     buffer=st.integers(1, 200),
     strategy=st.sampled_from(MIXTURES),

@@ -106,7 +106,7 @@ def run(data_run):
     return data_run(max_dropped=1.0)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60), cut=st.integers(0, 60), ending=st.sampled_from(["jsonl", "csv", "txt"]))
 def test_any_bytes_give_the_same_rows_by_number_and_in_order(content, cut, ending, tmp_path, run):
     path = tmp_path / f"any.{ending}"

@@ -22,7 +22,7 @@ def ask(text: str = "Tell me something.", **facts: Any) -> Request:
     return Request([{"role": "user", "content": text}], **facts)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_streamed_text_is_whole_and_never_cuts_a_character(text: str) -> None:
     tokenizer = tiny_tokenizer()

@@ -35,7 +35,7 @@ def test_answers_are_those_of_plain_transformers(load: Any, tiny_model: Path) ->
     assert answer.prompt_tokens == prompt["input_ids"].shape[1]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=7), st.integers(-1, 4).filter(bool))
 def test_order_and_answers_do_not_depend_on_the_batch(shared: Any, texts: list[str], size: int) -> None:
     requests = ask(*texts)

@@ -116,7 +116,8 @@ def test_a_stranger_at_the_meeting_place_is_no_machine_of_the_run(tmp_path):
                 with suppress(TimeoutError):
                     stranger.accept()[0].close()
             assert one.done().status == 1
-    assert one.error.startswith("What answers machine 1 at 127.0.0.1, port ")
+    assert one.error.startswith("What machine 1 reaches at 127.0.0.1, port ")
+    assert "is not machine 0 of this run (" in one.error
     assert "Exception raised" not in one.err
 
 
@@ -126,7 +127,7 @@ def test_a_stranger_that_never_answers_is_not_waited_for_beyond_ddp_timeout(tmp_
         port = {"MASTER_PORT": str(stranger.getsockname()[1])}
         with Walk(tmp_path, "--ddp_timeout", "1", variables=here | port) as one:
             assert one.done().status == 1
-        assert "is not machine 0 of this run: it did not answer within 1 s" in one.error
+        assert "is not machine 0 of this run (no answer within 1 s)" in one.error
         with Walk(tmp_path, "--ddp_timeout", "600", variables=here | port) as one:
             assert "Waiting for an answer" in one.process.stderr.readline()
             one.process.send_signal(signal.SIGINT)

@@ -132,7 +132,7 @@ logp = st.floats(min_value=-1e4, max_value=0, width=32)
     beta=st.floats(0.01, 5),
     divergence=st.sampled_from(["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_loss_and_gradient_are_finite_for_any_answers(name, sums, tokens, beta, divergence):
     leaf = torch.tensor(sums).T.contiguous().requires_grad_()
     counts = torch.tensor(tokens, dtype=torch.float32)[:, None].expand(2, len(sums))
@@ -147,7 +147,7 @@ def test_loss_and_gradient_are_finite_for_any_answers(name, sums, tokens, beta, 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_MONOTONE])
 @given(step=st.floats(0.01, 3), seed=st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_likelier_chosen_answer_never_costs_more(name, step, seed):
     sums, tokens = some_pairs(seed=seed)
     sums = sums - 5
@@ -179,7 +179,7 @@ def test_of_a_pair_and_the_pair_the_other_way_round_the_better_costs_less(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(at=st.integers(1, 8), seed=st.integers(0, 50))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_pair_costs_the_same_in_any_batch(name, at, seed):
     sums, tokens = some_pairs(seed=seed)
     whole = call(name, arguments(sums, tokens))

@@ -151,7 +151,7 @@ def test_an_answer_goes_back_into_the_conversation_as_it_was_written(bind: Any, 
 # Length
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     answer=st.text("abc 天", min_size=1, max_size=40).filter(str.strip),
     limit=st.integers(1, 12),

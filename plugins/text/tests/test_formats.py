@@ -29,7 +29,7 @@ def row(system: str | None, turns: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "jinja"), [("chatml", CHATML), ("llama3", LLAMA3)])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(system=st.none() | TEXT, turns=TURNS)
 def test_a_declarative_template_is_its_jinja(
     name: str, jinja: str, bind: Any, system: str | None, turns: list[tuple[str, str]]
@@ -59,7 +59,7 @@ SEAMS: dict[str, Bound] = {
 
 
 @pytest.mark.parametrize("name", SEAMS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(turns=TURNS)
 def test_no_token_crosses_the_end_of_a_prompt(name: str, turns: list[tuple[str, str]]) -> None:
     """Byte-level BPE makes one token of a space and the word behind it. Inference feeds the space with the prompt."""

@@ -191,7 +191,7 @@ def bound(name: str) -> JinjaBound:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_supervised_is_each_answer_and_its_end(name: str, data: Any) -> None:
     case, template = CASES[name], bound(name)

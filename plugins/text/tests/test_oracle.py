@@ -94,7 +94,7 @@ def regions(bound: Any, parts: Any, messages: list[dict[str, Any]]) -> list[str]
 
 @pytest.mark.parametrize("scale", [default, last_round])
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_supervised_is_what_headers_and_ends_say(name: str, scale: Any, data: Any) -> None:
     bound = BOUND[name, scale]

@@ -63,7 +63,7 @@ def test_many_texts_in_one_call_are_encoded_as_one_after_the_other(change: Calla
     change(tokenizer._tokenizer)
     vocabulary = Vocabulary(tokenizer)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.lists(divided(), max_size=4))
     def same(texts: list[Divided]) -> None:
         for (text, apart), found in zip(texts, vocabulary.encode_apart(texts), strict=True):

@@ -60,7 +60,7 @@ def halves(messages: Any, spans: Any) -> list[Any]:
 
 FAST = {name: bound(name, frames=True) for name in TEMPLATES}
 SLOW = {name: bound(name, frames=False) for name in TEMPLATES}
-RELAXED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -206,7 +206,7 @@ def wanted(bound: Any, row: dict[str, Any], base: Any, chain: Sequence[Any]) -> 
 
 
 @pytest.mark.parametrize("name", BOUND)
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(base=BASES, chain=st.lists(CUTS, max_size=2), batch=st.lists(rows(), min_size=1, max_size=4))
 def test_every_token_weighs_what_its_text_weighs(name: str, base: Any, chain: Any, batch: Any) -> None:
     """Under chat templates and declarative ones, with shapes remembered and without."""

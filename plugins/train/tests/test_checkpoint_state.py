@@ -97,7 +97,7 @@ states = st.recursive(
 
 
 @given(state=states)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_nested_state_comes_back_bit_for_bit(folder, state):
     assert fingerprint(through_file(folder, state)) == fingerprint(state)
 

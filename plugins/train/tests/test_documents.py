@@ -98,7 +98,7 @@ def pair(prompt, chosen, rejected, apart):
 SIZES = st.tuples(st.integers(0, 12), st.integers(1, 9), st.integers(1, 9), st.integers(0, 1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(SIZES, min_size=1, max_size=3))
 def test_what_a_pair_shares_is_computed_once_and_nothing_else_changes(model, sizes):
     together = [row for size in sizes for row in pair(*size)]

@@ -21,7 +21,7 @@ def wanted(logits, targets):
     return {**log_probabilities(logits, targets), "entropy": entropy}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tokens=st.integers(1, 40), limit=st.integers(1, 300), seed=st.integers(0, 9))
 def test_chunks_change_neither_values_nor_gradients(tokens, limit, seed):
     generator = torch.Generator().manual_seed(seed)

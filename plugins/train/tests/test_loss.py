@@ -67,7 +67,7 @@ def step(model, algorithm, batches, **options):
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, 7)), layouts=st.lists(st.sampled_from(LAYOUTS), min_size=8, max_size=8))
 def test_any_split_and_layout_gives_the_same_loss_and_gradient(model, algorithm, cuts, layouts):
     rows, sft = some_rows(), algorithm()

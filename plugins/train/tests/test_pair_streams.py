@@ -57,7 +57,7 @@ def stream(prepare, tmp_path):
     return make
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     buffer=st.sampled_from([1, 4, 100]),
     world=st.integers(1, 4),

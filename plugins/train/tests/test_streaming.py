@@ -57,7 +57,7 @@ def stream(prepare, tiny_model):
     return make
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     buffer=st.sampled_from([1, 4, 7, 100]),
     world=st.integers(1, 5),

@@ -70,7 +70,7 @@ def test_logits_survive_with_experts(flags, tmp_path, bench):
     check_round_trip(moe, tmp_path / "adapter", bench, flags)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rank=st.integers(1, 12),
     alpha=st.integers(1, 64),

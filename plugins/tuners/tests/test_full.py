@@ -50,7 +50,7 @@ def test_tied_weights_are_known_by_both_names(tmp_path, bench):
     assert bench.trained(bench.apply("full", bench.model(folder), **flags)) == {"model.embed_tokens.weight"}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ratio=st.floats(0, 0.999))
 def test_the_frozen_share_comes_first_and_never_exceeds_the_ratio(ratio, tiny_model, bench):
     model = bench.apply("full", bench.meta(tiny_model), freeze_parameters_ratio=ratio)
@@ -66,7 +66,7 @@ def test_the_frozen_share_comes_first_and_never_exceeds_the_ratio(ratio, tiny_mo
 NAMES = ["model.embed_tokens", "model.layers.0", "model.layers.1.mlp", "lm_head", "model.norm"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(freeze=st.lists(st.sampled_from(NAMES)), train=st.lists(st.sampled_from(NAMES), min_size=1))
 def test_what_is_both_frozen_and_trainable_is_trained(freeze, train, tiny_model, bench):
     model = bench.apply("full", bench.meta(tiny_model), freeze_parameters=freeze, trainable_parameters=train)

@@ -85,11 +85,7 @@ class Meeting(StaticTCPRendezvous):
                 master_listen_fd=listener,
             )
         except DistError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise MartletError(
-                f"What answers machine {self.rank} at {self.master_addr}, port {self.master_port} is not machine 0 of "
-                f"this run ({reason}). Are MASTER_ADDR and MASTER_PORT those of machine 0?"
-            ) from error
+            raise self._a_stranger(" ".join(str(error).split())[:200]) from error
 
     def _enter(self) -> Store:
         """Open the store of machine 0, or give up: torch waits for ever for an answer, where no signal is heard."""
@@ -108,9 +104,12 @@ class Meeting(StaticTCPRendezvous):
                 raise found[0]
             if found:
                 return found[0]
-        raise MartletError(
-            f"What machine {self.rank} reaches at {where} is not machine 0 of this run: it did not answer within "
-            f"{self.wait:g} s. Are MASTER_ADDR and MASTER_PORT those of machine 0?"
+        raise self._a_stranger(f"no answer within {self.wait:g} s")
+
+    def _a_stranger(self, reason: str) -> MartletError:
+        return MartletError(
+            f"What machine {self.rank} reaches at {self.master_addr}, port {self.master_port} is not machine 0 of this "
+            f"run ({reason}). Are MASTER_ADDR and MASTER_PORT those of machine 0?"
         )
 
     def _knock(self) -> None:
