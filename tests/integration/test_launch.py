@@ -104,7 +104,7 @@ def test_a_rank_that_is_lost_is_named_with_its_last_step(number, tiny_model, row
         os.kill(pids[1], number)
         start = time.monotonic()
         _, err = process.communicate(timeout=120)
-    assert time.monotonic() - start < (60 if number == signal.SIGSTOP else 30)
+    assert time.monotonic() - start < 60
     error = err.splitlines()[-1]
     assert process.returncode == 1 and err.count("error: ") == 1 and "Traceback" not in err, err
     assert re.search(rf"[Rr]ank 1 on {socket.gethostname()}\b", error) and re.search(r"step \d+", error), error

@@ -87,7 +87,7 @@ def test_waiting_for_other_machines_ends_with_a_signal(tmp_path):
         while b":%04X" % int(here["MASTER_PORT"]) not in Path("/proc/net/tcp6").read_bytes():
             time.sleep(0.1)
         one.process.send_signal(signal.SIGINT)
-        assert one.done(timeout=20).status == 130 and one.err.splitlines()[-1] == "interrupted"
+        assert one.done().status == 130 and one.err.splitlines()[-1] == "interrupted"
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):

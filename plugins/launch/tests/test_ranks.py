@@ -155,7 +155,7 @@ def test_the_second_signal_ends_at_once_what_does_not_listen(tmp_path):
         time.sleep(1.2)
         assert one.process.poll() is None
         one.process.send_signal(signal.SIGINT)
-        one.done(timeout=20)
+        one.done()
     assert one.status == 130 and one.err.splitlines()[-1] == "interrupted"
     assert gone(pids)
 

@@ -23,14 +23,14 @@ from martlet_models.adapters import split_name
 
 @pytest.fixture
 def refused(prepare):
-    """Return ``refused(error, match, **settings)``: ``on_config`` raises that, in under a second."""
+    """Return ``refused(error, match, **settings)``: ``on_config`` raises that, and soon."""
 
     def check(error: type[Exception], match: str, **settings: Any) -> None:
         run = prepare(**settings)
         start = time.perf_counter()
         with pytest.raises(error, match=match):
             run.emit("on_config", config=run.config)
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 10
 
     return check
 

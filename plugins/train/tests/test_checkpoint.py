@@ -228,7 +228,7 @@ def test_sweep_leaves_the_folder_of_a_living_run_and_removes_that_of_a_dead_one(
     removed = sweep(tmp_path)
     assert len(removed) == 1
     assert len([path for path in tmp_path.iterdir() if path.name.startswith(".")]) == 1
-    living.communicate("go on\n", timeout=20)
+    living.communicate("go on\n", timeout=60)
     assert living.returncode == 0
     assert verify(tmp_path / "last")["facts"] == {"step": 2}
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from .args import DataArguments
 from .facts import Unknown, digest_of, facts_of, facts_of_rows
@@ -37,6 +40,7 @@ class Cache:
 
     def __init__(self, run: Run, facts: dict[str, Any]) -> None:
         self.run, self.facts, self.folder = run, facts, cache_folder()
+        self.locks = self.folder.with_name("locks")
         self._known: dict[Path, dict[str, Any]] = {}
         """By place: everything that the encoding there depends on."""
 
@@ -62,6 +66,30 @@ class Cache:
         self._known[place] = facts
         return place
 
+    @contextmanager
+    def turn(self, places: Iterable[Path | None]) -> Iterator[None]:
+        """Wait while another process encodes the same: the ranks of a machine, say. What it kept is found afterwards.
+
+        A place is locked only while nothing is there, and all of them in one order, so that nobody waits in a circle.
+        """
+        with ExitStack() as held:
+            for place in sorted({place for place in places if place is not None and not place.is_dir()}):
+                try:
+                    self.locks.mkdir(parents=True, exist_ok=True)
+                    held.callback(self._locked(self.locks / f"{place.name}.lock").release)
+                except (OSError, NotImplementedError) as error:  # then everybody encodes, as without a cache
+                    self.run.logger.debug("%s cannot be locked (%s)", place, error)
+            yield
+
+    def _locked(self, path: Path) -> FileLock:
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.run.logger.info("Waiting for another process that encodes the same rows (%s).", path)
+            lock.acquire()
+        return lock
+
     def load(self, part: Part, place: Path | None) -> Encoding | None:
         """Return a dataset as it was encoded before. What is damaged is removed, with a word."""
         if place is None or not place.is_dir():
@@ -78,7 +106,7 @@ class Cache:
 
     def save(self, part: Part, place: Path | None, encoding: Encoding) -> None:
         """Keep an encoded dataset for the next run."""
-        if place is None or self.run.process.rank:
+        if place is None:
             return
         owners = np.repeat(np.arange(len(part.used)), part.used)
         outcome = replace(encoding.outcome, made=part.made.tolist(), owners=owners.tolist())

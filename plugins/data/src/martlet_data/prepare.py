@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -107,9 +108,16 @@ def encode(run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode)
 
     They come from a cached dataset, from the cache, or are encoded now.
     """
-    data = run.config[DataArguments]
     cache = Cache.of(run, template, mode)
     places = [cache.place(part) if cache and not isinstance(part.opened, CachedDataset) else None for part in parts]
+    with cache.turn(places) if cache else nullcontext():
+        return _encode(run, template, parts, mode, cache, places)
+
+
+def _encode(
+    run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode, cache: Cache | None, places: list[Path | None]
+) -> list[Arrays]:
+    strict = run.config[DataArguments].strict
     known: list[Encoding | None] = []
     for part, place in zip(parts, places, strict=True):
         if isinstance(part.opened, CachedDataset):
@@ -117,7 +125,7 @@ def encode(run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode)
         else:
             found = cache.load(part, place) if cache else None
         if found is not None:
-            part.absorb(found.outcome, strict=data.strict)
+            part.absorb(found.outcome, strict=strict)
         known.append(found)
     todo = [part for part, one in zip(parts, known, strict=True) if one is None]
     works = [work_on(run, part.opened.table, part.opened.converter, template, mode) for part in todo]

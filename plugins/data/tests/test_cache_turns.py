@@ -1,0 +1,46 @@
+"""Several processes that want the same rows encoded: one does it, the others find what it kept."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from martlet_data.api import prepare
+from martlet_data.cache import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    return cache_folder()
+
+
+def test_of_two_at_a_time_one_encodes_and_the_other_waits_for_it(data_run, bound, cache, chats, logged, monkeypatch):
+    encoding, seen = prepare.__globals__["encode_with"], []
+
+    def slow(run, works, parts):
+        seen.append(len(works))
+        time.sleep(0.5)
+        return encoding(run, works, parts)
+
+    monkeypatch.setitem(prepare.__globals__, "encode_with", slow)
+    runs = [data_run(folder=True, load_from_cache_file=True, dataset=[chats()]) for _ in range(2)]
+    with ThreadPoolExecutor(2) as both:
+        one, two = both.map(prepare, runs, [bound(run) for run in runs])
+    assert one.fingerprint == two.fingerprint
+    assert all((a.input_ids == b.input_ids).all() for a, b in zip(one.train, two.train, strict=True))
+    assert sorted(seen) == [0, 1]  # datasets that each encoded
+    assert sum("Waiting for another process that encodes the same rows" in line for line in logged) == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_where_nothing_can_be_locked_rows_are_encoded_all_the_same(data_run, bound, cache, chats):
+    cache.parent.mkdir(parents=True)
+    (cache.parent / "locks").write_text("in the way")
+    run = data_run(folder=True, load_from_cache_file=True, dataset=[chats()])
+    assert len(prepare(run, bound(run)).train) == 20
+    assert len(list(cache.iterdir())) == 1
+    assert run.record.warnings == []
