@@ -83,8 +83,9 @@ def same(run, flags, folder):
 
 def vanish(run, flags, folder):
     checkpoint(folder)
-    note = {"host": "hilltop", "pid": os.getpid(), "step": 5}
-    Path(os.environ["MARTLET_RANK_FILES"], f"{run.process.rank}.json").write_text(json.dumps(note))
+    for rank, host, step in ((run.process.rank, "hilltop", 4), (0, "valley", 5)):  # it had no time to tell its last
+        note = {"host": host, "pid": os.getpid(), "step": step}
+        Path(os.environ["MARTLET_RANK_FILES"], f"{rank}.json").write_text(json.dumps(note))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -44,6 +44,12 @@ class Trouble:
     def at_fault(self):
         raise ValueError("the moon is full")
 
+    def killed_while_saving(self):
+        """Be lost in the next checkpoint, when the weights are put together and the optimizer's state is not."""
+        from martlet_train import saving
+
+        saving.whole_optimizer = lambda *state, **settings: self.killed()
+
     def cut_off(self):
         """Break every connection that this process has."""
         for number in os.listdir("/proc/self/fd"):

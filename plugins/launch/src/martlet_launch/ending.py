@@ -186,9 +186,9 @@ def _death(rank: int, status: int, places: Places) -> str:
 
 
 def _name(rank: int, places: Places) -> str:
-    state = places.state(rank)
-    step = "" if state.get("step") is None else f" at step {state['step']}"
-    return f"Rank {rank} on {state.get('host') or socket.gethostname()}{step}"
+    steps = [one["step"] for one in map(places.state, {rank, *places.ranks}) if one.get("step") is not None]
+    step = f" at step {max(steps)}" if steps else ""  # what one has finished, all took part in
+    return f"Rank {rank} on {places.state(rank).get('host') or socket.gethostname()}{step}"
 
 
 def _traces(rank: int, places: Places, text: str = "") -> str:
