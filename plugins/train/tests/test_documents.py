@@ -15,9 +15,9 @@ from martlet_train.documents import NAME, branches, by_document
 from martlet_train.scoring import Scorer
 
 
-def load(tmp_path, architecture="qwen3", attention="sdpa", **config):
+def load(tmp_path, architecture="qwen3", attention="sdpa", dtype=torch.float32, **config):
     folder = save_tiny_model(tmp_path / architecture, architecture=architecture, **config)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
 
 
 def rows(*lengths):
@@ -117,3 +117,22 @@ def test_what_a_pair_shares_is_computed_once_and_nothing_else_changes(model, siz
 def test_branches_are_for_models_that_attend_by_document(tmp_path, model):
     assert branches(model)
     assert not branches(load(tmp_path, attention="eager"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen3_moe"])
+def test_models_of_many_layers_in_half_precision_attend_by_document(tmp_path, architecture, dtype):
+    model = load(tmp_path, architecture, dtype=dtype, layers=24, hidden=128)
+    together = [row for size in ((7, 3, 4, 0), (5, 6, 2, 1)) for row in pair(*size)]
+    with torch.no_grad():
+        expected = Scorer(model)(model, Collator(0, packed=True)(together)).logp
+        assert by_document(model, longest=60) and branches(model)
+        found = Scorer(model)(model, Collator(0, packed=True, branches=True)(together)).logp
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.1)
+
+
+def test_a_model_that_attends_otherwise_than_it_is_told_keeps_its_mask(tmp_path, monkeypatch):
+    model = load(tmp_path, dtype=torch.bfloat16)
+    monkeypatch.setattr("martlet_train.documents._segments", lambda positions: [(0, positions.shape[1], 0, 0)])
+    assert not by_document(model, longest=60)
+    assert model.config._attn_implementation == "sdpa"

@@ -17,10 +17,10 @@ from martlet_train.scoring import Scorer
 ROWS = [Encoded(ids, ids) for ids in ([5, 6, 7, 8, 9], [11, 12], [21, 22, 23, 24, 25, 26, 27])]
 
 
-def load(folder, attention):
+def load(folder, attention, dtype=torch.float32):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=dtype)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -74,11 +74,53 @@ def convolution():
     return Lfm2ForCausalLM(config)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", [mamba, bloom, convolution])
-def test_models_that_carry_a_state_from_row_to_row_are_refused(make):
+def test_models_that_carry_a_state_from_row_to_row_are_refused(make, dtype):
     torch.manual_seed(0)
-    with pytest.raises(UsageError, match=r"--packing true: .* cannot keep rows of one sequence apart"):
-        check_isolation(make(), "--packing true")
+    with pytest.raises(UsageError, match=r"--packing true: .* cannot keep rows of one sequence apart: rows would see"):
+        check_isolation(make().to(dtype), "--packing true")
+
+
+def test_a_model_that_ignores_positions_is_refused(tmp_path, monkeypatch):
+    model = load(save_tiny_model(tmp_path / "model", architecture="gpt2"), "sdpa", torch.bfloat16)
+    forward, counted = model.transformer.wpe.forward, torch.arange(99)
+    monkeypatch.setattr(model.transformer.wpe, "forward", lambda ids: forward(counted[: ids.shape[-1]].expand_as(ids)))
+    with pytest.raises(UsageError, match="it does not begin to count positions anew"):
+        check_isolation(model, "--packing true")
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "qwen3_moe"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_many_layers_is_no_leak(tmp_path, architecture, dtype):
+    folder = save_tiny_model(tmp_path / "model", architecture=architecture, layers=24, hidden=128)
+    model = load(folder, "sdpa", dtype).eval()
+    check_isolation(model, "--packing true")
+    check_left_padding(model)
+    scorer = Scorer(model)
+    assert scorer.way == "head"
+    with torch.no_grad():
+        together = scorer(model, Collator(0, packed=True)(ROWS)).logp
+        alone = torch.cat([scorer(model, Collator(0)([row])).logp for row in ROWS])
+    torch.testing.assert_close(together, alone, rtol=0.02, atol=0.1)
+
+
+def test_what_is_rounded_by_the_number_of_tokens_is_no_leak_but_what_is_looked_up_is(tmp_path, monkeypatch):
+    model = load(save_tiny_model(tmp_path / "model"), "sdpa", torch.bfloat16).eval()
+    forward = model.lm_head.forward
+
+    def disturbed(detach):
+        def shifted(hidden):
+            first = hidden[:, :1].detach() if detach else hidden[:, :1]
+            return forward(hidden + 0.02 * first.roll(1, -1))
+
+        return shifted
+
+    monkeypatch.setattr(model.lm_head, "forward", disturbed(detach=True))
+    check_isolation(model, "--packing true")
+    monkeypatch.setattr(model.lm_head, "forward", disturbed(detach=False))
+    with pytest.raises(UsageError, match="rows would see one another"):
+        check_isolation(model, "--packing true")
 
 
 def test_a_model_that_sees_the_padding_is_refused(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from .algorithm import Algorithm, LossOut, Measured
 from .batch import Batch, Collator, Row, sequence_sum
 from .core import fit
 from .head import Measure
-from .scoring import Forward, TokenScores, evaluating, log_probabilities
+from .probing import evaluating
+from .scoring import Forward, TokenScores, log_probabilities
 
 __all__ = [
     "Algorithm",

@@ -7,6 +7,7 @@ convolution), or positions that a model counts for itself, would let one row lea
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,12 +15,11 @@ from torch import Tensor, nn
 
 from martlet import UsageError
 
-from .scoring import base_of, evaluating, probe_ids
+from .probing import base_of, difference, evaluating, probe_ids, rounding
 
 LENGTH = 12
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-COARSE = 4e-2
-"""Share of the logits' spread by which they may differ: float32 and wider, and 16-bit types."""
+LEAK = 1e-5
+"""Difference that other tokens in the same places may make: what is computed in the same shape is rounded the same."""
 
 
 def check_isolation(model: nn.Module, flag: str) -> None:
@@ -30,19 +30,20 @@ def check_isolation(model: nn.Module, flag: str) -> None:
             f"{flag}: {type(base).__name__} takes no positions to keep rows apart by. Train without {flag}."
         )
     first, other, document = probe_ids(model, 3 * LENGTH).view(3, LENGTH)
+
+    def behind(ids: Tensor) -> Tensor:
+        return _logits(model, [ids, document])[-LENGTH:]
+
     with evaluating(model):
-        alone = _logits(model, [document])[-LENGTH:]
-        beside = _logits(model, [first, document])[-LENGTH:]
-        beside_other = _logits(model, [other, document])[-LENGTH:]
-    tolerance = TOLERANCE.get(next(model.parameters()).dtype, COARSE)
-    leak, shift = _change(beside_other, beside, alone), _change(alone, beside, alone)
-    if leak <= tolerance and shift <= tolerance:
+        alone, beside = _logits(model, [document]), behind(first)
+    leak, shift = _leak(model, behind, first, other), difference(beside, alone)
+    if not leak and shift <= rounding(model):
         return
     path = getattr(base.config, "_attn_implementation", None)
-    why = "rows would see one another" if leak > tolerance else "it does not begin to count positions anew"
+    why = "rows would see one another" if leak else "it does not begin to count positions anew"
     raise UsageError(
         f"{flag}: {type(base).__name__} with attention {path!r} cannot keep rows of one sequence apart: {why} "
-        f"(a row's logits change by {max(leak, shift):.0%} of their spread). Train without {flag}."
+        f"(a row's logits change by {leak or shift:.2g} of their spread). Train without {flag}."
     )
 
 
@@ -51,28 +52,63 @@ def check_left_padding(model: nn.Module) -> None:
     base, flag = base_of(model), "--padding_side left"
     if not _takes_positions(base):
         raise UsageError(f"{flag}: {type(base).__name__} takes no positions, so that it would count the padding.")
-    padding, document = probe_ids(model, 2 * LENGTH).view(2, LENGTH)
+    padding, other, document = probe_ids(model, 3 * LENGTH).view(3, LENGTH)
     mask = (torch.arange(2 * LENGTH, device=document.device) >= LENGTH).long().repeat(2, 1)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
-    ids = torch.cat([padding, document]).repeat(2, 1)  # some models look at the mask of several rows only
+
+    def behind(ids: Tensor) -> Tensor:
+        both = torch.cat([ids, document]).repeat(2, 1)  # some models look at the mask of several rows only
+        return _call(model, input_ids=both, attention_mask=mask, position_ids=positions)[0, LENGTH:]
+
     with evaluating(model):
-        alone = _logits(model, [document])
-        padded = _call(model, input_ids=ids, attention_mask=mask, position_ids=positions)
-    change = _change(padded[0, LENGTH:], alone, alone)
-    if change > TOLERANCE.get(next(model.parameters()).dtype, COARSE):
+        alone, padded = _logits(model, [document]), behind(padding)
+    leak, shift = _leak(model, behind, padding, other), difference(padded, alone)
+    if leak or shift > rounding(model):
         raise UsageError(
             f"{flag}: padding changes what {type(base).__name__} makes of the row behind it (its logits by "
-            f"{change:.0%} of their spread). Use --padding_side right."
+            f"{leak or shift:.2g} of their spread). Use --padding_side right."
         )
+
+
+def _leak(model: nn.Module, behind: Callable[[Tensor], Tensor], one: Tensor, other: Tensor) -> float:
+    """Return by how much the logits of a document differ behind one and behind other tokens; 0 if they are the same.
+
+    Experts are computed for as many tokens as chose them, which rounds differently. What is small enough for that is
+    told apart by its derivative, which is 0 without any influence.
+    """
+    with evaluating(model):
+        expected = behind(one)
+        leak = difference(behind(other), expected)
+    if leak <= LEAK or (leak <= rounding(model) and not _depends(model, behind, one)):
+        return 0.0
+    return leak
+
+
+def _depends(model: nn.Module, behind: Callable[[Tensor], Tensor], ids: Tensor) -> bool:
+    """Tell whether the logits of a document have a derivative by the embeddings of the tokens before it."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
+
+    base: Any = base_of(model)
+    handle = base.get_input_embeddings().register_forward_hook(keep)
+    try:
+        with evaluating(model), torch.enable_grad():
+            logits = behind(ids)
+            (gradient,) = torch.autograd.grad(logits, kept[:1], logits.detach())
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # no derivative to be had: ZeRO takes the weights away behind each module
+        return True
+    finally:
+        handle.remove()
+    return bool(gradient[:, :LENGTH].any().item())
 
 
 def _takes_positions(base: nn.Module) -> bool:
     return bool({"position_ids", "kwargs"} & inspect.signature(base.forward).parameters.keys())
-
-
-def _change(one: Tensor, other: Tensor, usual: Tensor) -> float:
-    """Return the largest difference of logits, as a share of their spread."""
-    return ((one - other).abs().max() / usual.std().clamp_min(1e-6)).item()
 
 
 def _logits(model: nn.Module, documents: list[Tensor]) -> Tensor:

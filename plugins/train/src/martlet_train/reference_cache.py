@@ -32,8 +32,9 @@ from martlet_data.cache import cache_folder
 from .args import TrainerArguments
 from .batch import Batch
 from .interruption import Interrupted
+from .probing import base_of
 from .resuming import OPTIMIZER, SCALER, SCHEDULER
-from .scoring import TokenScores, base_of
+from .scoring import TokenScores
 
 if TYPE_CHECKING:
     from .reference import Reference

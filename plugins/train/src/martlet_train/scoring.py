@@ -6,8 +6,7 @@ What a model's ``forward`` understands is tried out once, at the start, and the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from martlet import UsageError
 
 from .batch import Batch
 from .head import Head, Measure
+from .probing import base_of, evaluating, probe_ids
 from .processes import Processes
 
 Way = Literal["head", "mask", "columns", "all", "score"]
@@ -173,6 +173,8 @@ class Scorer:
             for form, inputs, chosen in forms if keeps else ():
                 try:
                     found = model(input_ids=inputs, logits_to_keep=chosen, **self.inputs).logits
+                except torch.OutOfMemoryError:
+                    raise
                 except (IndexError, RuntimeError, TypeError, ValueError):
                     continue
                 if found.numel() == int(chosen.sum() if form == "mask" else len(chosen)) * logits.shape[-1]:
@@ -193,36 +195,10 @@ class Scorer:
             with self.head.measuring(places, targets, measure) as names:
                 found = model(input_ids=ids, **self.inputs).logits
             values = dict(zip(names, found[0].unbind(-1), strict=True))
+        except torch.OutOfMemoryError:  # the other ways take more
+            raise
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return False
         near = 1e-2 if next(model.parameters()).dtype in (torch.bfloat16, torch.float16) else 1e-4
         wanted = measure(logits, targets)
         return all(torch.allclose(values[name], wanted[name], rtol=near, atol=near) for name in wanted)
-
-
-def base_of(model: nn.Module) -> nn.Module:
-    """Return the transformers model inside a PEFT wrapper, or the model itself."""
-    unwrap = getattr(model, "get_base_model", None)
-    base: nn.Module = unwrap() if unwrap else model
-    return base
-
-
-def probe_ids(model: nn.Module, count: int, *, seed: int = 0) -> Tensor:
-    """Return token ids (count,) on the model's device, without touching the global random state."""
-    embeddings = base_of(model).get_input_embeddings()  # type: ignore[operator]
-    embeddings = embeddings.get_base_layer() if hasattr(embeddings, "get_base_layer") else embeddings  # of an adapter
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, embeddings.num_embeddings, (count,), generator=generator)
-    return ids.to(embeddings.weight.device)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, without gradients, and back."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
