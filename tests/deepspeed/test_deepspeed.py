@@ -30,6 +30,13 @@ ALIGNED = {**EXACT, "learning_rate": 0.1, "max_dropped": 0.5}
 ALIGNING: dict[str, dict[str, Any]] = {
     "dpo, a second model": {**ALIGNED, "rlhf_type": "dpo"},
     "dpo, packed, adapter off": {**ALIGNED, **PACKED, "packing_length": 256, "rlhf_type": "dpo"},
+    "dpo, adapter off, in advance": {
+        **ALIGNED,
+        **PACKED,
+        "packing_length": 256,
+        "rlhf_type": "dpo",
+        "precompute_ref_log_probs": True,
+    },
     "orpo": {**ALIGNED, "rlhf_type": "orpo"},
     "cpo": {**ALIGNED, "rlhf_type": "cpo"},
     "simpo, packed": {**ALIGNED, **PACKED, "packing_length": 256, "rlhf_type": "simpo"},
@@ -85,6 +92,7 @@ def together(jobs: Jobs) -> Together:
     """Run everything that needs two processes, in one group of them."""
     draw = pytest.MonkeyPatch()
     draw.setattr("martlet_train.curves.draw", lambda *args, **settings: [])
+    draw.setenv("MODELSCOPE_CACHE", str(jobs.place / "cache"))
     before = jobs.alone("before", RESUMED, **split((2, 1)))
     for stage in STAGES:
         for name, (settings, _, way) in WAYS.items():

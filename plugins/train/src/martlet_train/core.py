@@ -165,18 +165,20 @@ class Setup:
         from .reference import Reference
         from .reporting import Reporter
         from .scoring import Scorer
-        from .sharded import fetching
+        from .sharded import fetching, place
         from .trainer import CoreTrainer, Job
 
         self.reporter = Reporter(self.run, report_to=self.flags.report_to, logging_dir=_path(self.flags.logging_dir))
         self._prepare_model()
         feeding = Feeding(self.run, self.algorithm, self.args, self.template, self.prepared, self.loaded.processor)
-        with fetching(self.model):
-            feeding.check_layout(self.model)
         reference = Reference.choose(self.run, self.algorithm, self.loaded, self.model)  # may put an adapter into it
-        with fetching(self.model):
+        if not self.args.fsdp:
+            place(self.model, self.args.device)
+        with fetching(self.model, self.args.device):
+            feeding.check_layout(self.model)
             balance = self.flags.router_aux_loss_coef
             scorer = Scorer(self.model, keep=self.ours.use_logits_to_keep, router_weight=balance)
+        self.run.note("forward", {"output_layer": scorer.way, **feeding.attention})
         self.loader, facts = feeding.training()
         self.units_per_step = facts["units_per_step"]
         if self.resume is not None:

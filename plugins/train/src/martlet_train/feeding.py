@@ -22,6 +22,7 @@ from .batch import Collator, Row
 from .documents import branches, by_document
 from .isolation import check_isolation, check_left_padding
 from .loading import Batches, Loader, make_loader
+from .probing import base_of
 from .sampling import BatchSampler, EpochOrder
 from .streaming import Layout, StreamLoader
 
@@ -47,6 +48,8 @@ class Feeding:
         self.flags = self.run.config[TrainerArguments]
         self.ours = self.run.config[TrainArguments]
         self.branches = False
+        self.attention: dict[str, bool] = {}
+        """How rows of one sequence are attended to, for ``run.json``."""
 
     def training(self) -> tuple[Loader | StreamLoader, Facts]:
         """Return the batches to train on; ``UsageError`` when there are none."""
@@ -70,13 +73,15 @@ class Feeding:
     def check_layout(self, model: nn.Module) -> None:
         """Raise ``UsageError`` where a model would score a row otherwise in the batches of this run than alone."""
         if self.ours.packing or self.ours.padding_free:
-            able = by_document(model, self._longest()) and self.prepared.group == 2 and branches(model)
+            documents = by_document(model, self._longest())
+            able = documents and self.prepared.group == 2 and branches(model)
             if self.branches and not able:
                 raise UsageError(
-                    f"--ref_model: {type(model).__name__} cannot compute the shared part of a pair once, as the model "
-                    "does. Use a reference of the model's own architecture, or leave --packing and --padding_free out."
+                    f"The reference, {type(base_of(model)).__name__}, cannot compute what a pair shares once, as the "
+                    "model does. Use one of the model's own architecture, or leave --packing and --padding_free out."
                 )
             self.branches = able
+            self.attention = {"by_document": documents, "shared_prompt": able}
             check_isolation(model, "--packing true" if self.ours.packing else "--padding_free true")
         elif self.ours.padding_side == "left":
             check_left_padding(model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,16 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
+def embeddings_of(model: nn.Module) -> Any:
+    """Return the layer that token ids go into, without an adapter's wrapper."""
+    base: Any = base_of(model)
+    embeddings = base.get_input_embeddings()
+    return embeddings.get_base_layer() if hasattr(embeddings, "get_base_layer") else embeddings
+
+
 def probe_ids(model: nn.Module, count: int, *, seed: int = 0) -> Tensor:
     """Return token ids (count,) on the model's device, without touching the global random state."""
-    embeddings = base_of(model).get_input_embeddings()  # type: ignore[operator]
-    embeddings = embeddings.get_base_layer() if hasattr(embeddings, "get_base_layer") else embeddings  # of an adapter
+    embeddings = embeddings_of(model)
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, embeddings.num_embeddings, (count,), generator=generator)
     return ids.to(embeddings.weight.device)

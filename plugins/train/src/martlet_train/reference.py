@@ -28,7 +28,7 @@ from .batch import Batch
 from .deepspeed import loading_in_parts, run_in_parts
 from .head import Measure
 from .scoring import Scorer, TokenScores, log_probabilities
-from .sharded import fetching, in_parts
+from .sharded import fetching, place
 from .state import rng_state, set_rng_state
 
 if TYPE_CHECKING:
@@ -172,18 +172,12 @@ class Reference:
             if self.adapter is not None:
                 model = _with_adapter(self.run, model, self.adapter)
         set_rng_state(before)
-        model = place(model.requires_grad_(False).eval(), self.trainer)
-        with fetching(model):
+        device = self.trainer.args.device
+        place(model.requires_grad_(False).eval(), device)
+        with fetching(model, device):
             self.feeding.check_layout(model)
             self.scorer = Scorer(model, keep=self.run.config[TrainArguments].use_logits_to_keep)
         self.model = run_in_parts(model, self.trainer.args)
-
-
-def place(model: nn.Module, trainer: CoreTrainer) -> nn.Module:
-    """Put a frozen second model where the run computes."""
-    if getattr(model, "hf_device_map", None) or in_parts(model.parameters()):
-        return model
-    return model.to(trainer.args.device)
 
 
 def _with_adapter(run: Run, model: nn.Module, path: Path) -> nn.Module:

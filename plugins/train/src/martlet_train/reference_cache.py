@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,7 @@ from .interruption import Interrupted
 from .probing import base_of
 from .resuming import OPTIMIZER, SCALER, SCHEDULER
 from .scoring import TokenScores
+from .sharded import fetching
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -107,7 +108,12 @@ class ReferenceCache:
         if kept is not None:
             log.info("What the reference says of the %s rows is read from %s", what, file)
             return kept
-        made = self._compute(rows, what)
+        if self.reference.model is None:
+            self.reference.load()
+        model: Any = self.reference.model
+        own = self.reference.switch is not None  # the trained model, before anything has prepared it for training
+        with fetching(model, self.trainer.args.device) if own else nullcontext():
+            made = self._compute(rows, what)
         if self.run.process.local_rank == 0:
             self._write(file, made)
         self.trainer.accelerator.wait_for_everyone()
@@ -170,8 +176,6 @@ class ReferenceCache:
         """Run the reference over all rows: rows of like length together, every process its share of the batches."""
         units = len(rows) // self.feeding.prepared.group
         log.info("What the reference says of %s %s rows is computed once, before training.", f"{units:,}", what)
-        if self.reference.model is None:
-            self.reference.load()
         flags, collator = self.run.config[TrainerArguments], self.feeding.collator()
         size = max(flags.per_device_train_batch_size, flags.per_device_eval_batch_size) * self.feeding.prepared.group
         longest_first = np.argsort(-np.asarray(rows.lengths), kind="stable")

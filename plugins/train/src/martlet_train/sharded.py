@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import get_rank, get_world_size
 
+from .probing import base_of, embeddings_of
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
@@ -43,33 +45,56 @@ def in_parts(parameters: Iterable[nn.Parameter]) -> bool:
 # Weights
 
 
+def place(model: nn.Module, device: torch.device) -> None:
+    """Put a model onto ``device``, unless its weights are divided or have their places already."""
+    base: Any = base_of(model)
+    if getattr(base, "hf_device_map", None) is None and not in_parts(model.parameters()):
+        model.to(device)
+
+
 @contextmanager
-def fetching(model: nn.Module) -> Iterator[None]:
-    """Let a model run whose weights ZeRO has divided and DeepSpeed has not yet prepared.
+def fetching(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let a model run on ``device`` that is not yet where it is trained: ZeRO has divided it, or FSDP is going to.
 
-    Every module's own weights are whole while it runs. All processes must run the same modules.
+    Every module's own weights are there, and whole, while it runs. All processes must run the same modules.
     """
-    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+    base: Any = base_of(model)
+    with ExitStack() as back:
+        if getattr(base, "hf_device_map", None) is None:
+            _lend(embeddings_of(model)._parameters, device, back)  # probe_ids looks where they are
+            for module in model.modules():
+                _lend(module._buffers, device, back)
+                if any(hasattr(one, "ds_id") or one.device != device for one in module.parameters(recurse=False)):
+                    _lend_in_calls(module, device, back)
         yield
-        return
-    import deepspeed
 
-    with ExitStack() as hooks:
-        for module in model.modules():
-            own = [parameter for parameter in module.parameters(recurse=False) if hasattr(parameter, "ds_id")]
-            if own:
-                open_ones: list[Any] = []
 
-                def gather(*_: Any, own: Any = own, open_ones: Any = open_ones) -> None:
-                    open_ones.append(deepspeed.zero.GatheredParameters(own))
-                    open_ones[-1].__enter__()
+def _lend_in_calls(module: nn.Module, device: torch.device, back: ExitStack) -> None:
+    """Have the weights of a module whole and on ``device`` in each of its calls, until ``back`` is closed."""
+    calls: list[ExitStack] = []
 
-                def release(*_: Any, open_ones: Any = open_ones) -> None:
-                    open_ones.pop().__exit__(None, None, None)
+    def fetch(*_: Any) -> None:
+        calls.append(ExitStack())
+        divided = [one for one in module.parameters(recurse=False) if hasattr(one, "ds_id")]
+        if divided:
+            import deepspeed
 
-                hooks.callback(module.register_forward_pre_hook(gather).remove)
-                hooks.callback(module.register_forward_hook(release, always_call=True).remove)
-        yield
+            calls[-1].enter_context(deepspeed.zero.GatheredParameters(divided))
+        _lend(module._parameters, device, calls[-1])
+
+    def release(*_: Any) -> None:
+        calls.pop().close()
+
+    back.callback(module.register_forward_pre_hook(fetch).remove)
+    back.callback(module.register_forward_hook(release, always_call=True).remove)
+
+
+def _lend(own: dict[str, Any], device: torch.device, back: ExitStack) -> None:
+    """Put copies on ``device`` in the place of a module's whole tensors, until ``back`` is closed."""
+    for name, tensor in own.items():
+        if tensor is not None and tensor.device != device and not hasattr(tensor, "ds_id"):
+            own[name] = tensor.detach().to(device)
+            back.callback(own.__setitem__, name, tensor)
 
 
 def whole_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
