@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -21,10 +22,10 @@ def cache(tmp_path, monkeypatch) -> Path:
 def test_of_two_at_a_time_one_encodes_and_the_other_waits_for_it(data_run, bound, cache, chats, logged, monkeypatch):
     encoding, seen = prepare.__globals__["encode_with"], []
 
-    def slow(run, works, parts):
+    def slow(run, works, *more):
         seen.append(len(works))
         time.sleep(0.5)
-        return encoding(run, works, parts)
+        return encoding(run, works, *more)
 
     monkeypatch.setitem(prepare.__globals__, "encode_with", slow)
     runs = [data_run(folder=True, load_from_cache_file=True, dataset=[chats()]) for _ in range(2)]
@@ -44,3 +45,54 @@ def test_where_nothing_can_be_locked_rows_are_encoded_all_the_same(data_run, bou
     assert len(prepare(run, bound(run)).train) == 20
     assert len(list(cache.iterdir())) == 1
     assert run.record.warnings == []
+
+
+def test_who_does_not_get_on_is_not_waited_for(data_run, bound, cache, chats, monkeypatch):
+    monkeypatch.setattr("martlet_data.cache.PATIENCE", 1.0)
+    runs = [data_run(folder=True, load_from_cache_file=True, dataset=[chats()]) for _ in range(2)]
+    entered, leave = Event(), Event()
+    encoding = prepare.__globals__["encode_with"]
+
+    def hang(run, works, *more):
+        if run is runs[0]:
+            entered.set()
+            leave.wait(60)
+        return encoding(run, works, *more)
+
+    monkeypatch.setitem(prepare.__globals__, "encode_with", hang)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(prepare, runs[0], bound(runs[0]))
+        entered.wait(60)
+        second = prepare(runs[1], bound(runs[1]))
+        assert not first.done()
+        leave.set()
+    assert second.fingerprint == first.result().fingerprint
+    (warning,) = runs[1].record.warnings
+    assert "has encoded nothing for 1 s: it is no longer waited for" in warning
+    assert runs[0].record.warnings == []
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_who_gets_on_is_waited_for_however_long_it_takes(data_run, bound, cache, chats, monkeypatch):
+    monkeypatch.setattr("martlet_data.cache.PATIENCE", 1.0)
+    monkeypatch.setattr("martlet_data.cache.PAUSE", 0.1)
+    runs = [data_run(folder=True, load_from_cache_file=True, dataset=[chats()]) for _ in range(2)]
+    entered, encoding, seen = Event(), prepare.__globals__["encode_with"], []
+
+    def slowly(run, works, parts, get_on):
+        seen.append(run)
+        entered.set()
+        for _ in range(10 if works else 0):
+            time.sleep(0.2)
+            get_on()
+        return encoding(run, works, parts, get_on)
+
+    monkeypatch.setitem(prepare.__globals__, "encode_with", slowly)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(prepare, runs[0], bound(runs[0]))
+        entered.wait(60)
+        second = prepare(runs[1], bound(runs[1]))
+    assert second.fingerprint == first.result().fingerprint
+    assert runs[1].record.warnings == []
+    assert seen == runs
+    assert [path.suffix for path in (cache.parent / "locks").iterdir()] == [".lock"]

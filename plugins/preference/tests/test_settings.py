@@ -34,6 +34,7 @@ def provide_losses():
         ({"f_divergence_type": "chi"}, "f_divergence_type"),
         ({"metric_for_best_model": "rewards/accuracy"}, "Did you mean rewards/accuracies"),
         ({"metric_for_best_model": "nll_loss"}, "brings no such metric"),
+        ({"metric_for_best_model": "loss_sigmoid"}, "brings no such metric"),
     ],
 )
 def test_dpo_refuses(algorithm, flags, words):

@@ -89,3 +89,5 @@ def test_evaluation_follows_saving_unless_told_otherwise(train, rows):
 def test_a_metric_that_does_not_exist_is_named(train, rows):
     with pytest.raises(UsageError, match=r"--metric_for_best_model token_ac: .* Did you mean token_acc"):
         train(max_steps=1, val_dataset=[str(rows)], metric_for_best_model="token_ac")
+    with pytest.raises(UsageError, match=r"--metric_for_best_model loss_maths: .*--enable_channel_loss true"):
+        train(max_steps=1, val_dataset=[str(rows)], metric_for_best_model="loss_maths")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
     from .modes import Mode
     from .selection import Part
+
+PATIENCE = 120.0
+"""Seconds that one process waits for another which encodes the same rows and does not get on."""
+PAUSE = 0.5
+"""Seconds between two looks at whether it does."""
 
 
 def cache_folder() -> Path:
@@ -67,28 +73,52 @@ class Cache:
         return place
 
     @contextmanager
-    def turn(self, places: Iterable[Path | None]) -> Iterator[None]:
+    def turn(self, places: Iterable[Path | None]) -> Iterator[Callable[[], None]]:
         """Wait while another process encodes the same: the ranks of a machine, say. What it kept is found afterwards.
 
-        A place is locked only while nothing is there, and all of them in one order, so that nobody waits in a circle.
+        Yields what is to be called now and then by the one that encodes: the others wait as long as it gets on. A place
+        is locked only while nothing is there, and all of them in one order, so that nobody waits in a circle.
         """
+        beats: list[Path] = []
         with ExitStack() as held:
             for place in sorted({place for place in places if place is not None and not place.is_dir()}):
+                lock, beat = (self.locks / f"{place.name}.{kind}" for kind in ("lock", "beat"))
                 try:
                     self.locks.mkdir(parents=True, exist_ok=True)
-                    held.callback(self._locked(self.locks / f"{place.name}.lock").release)
+                    if self._locked(lock, beat, held):
+                        beat.touch()
+                        held.callback(beat.unlink, missing_ok=True)
+                        beats.append(beat)
                 except (OSError, NotImplementedError) as error:  # then everybody encodes, as without a cache
                     self.run.logger.debug("%s cannot be locked (%s)", place, error)
-            yield
 
-    def _locked(self, path: Path) -> FileLock:
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.run.logger.info("Waiting for another process that encodes the same rows (%s).", path)
-            lock.acquire()
-        return lock
+            def get_on() -> None:
+                with suppress(OSError):
+                    for beat in beats:
+                        beat.touch()
+
+            yield get_on
+
+    def _locked(self, path: Path, beat: Path, held: ExitStack) -> bool:
+        """Wait for a lock, which ``held`` then releases; False where who has it does not get on."""
+        lock, seen, since, told = FileLock(path), None, time.monotonic(), False
+        while time.monotonic() - since < PATIENCE:
+            try:
+                lock.acquire(timeout=PAUSE if told else 0)
+                held.callback(lock.release)
+                return True
+            except Timeout:
+                now = beat.stat().st_mtime_ns if beat.exists() else None
+                if now != seen:
+                    seen, since = now, time.monotonic()
+                if not told:
+                    self.run.logger.info("Waiting for another process that encodes the same rows (%s).", path)
+                    told = True
+        self.run.warn(
+            f"Another process holds {path} and has encoded nothing for {PATIENCE:g} s: it is no longer waited for, and "
+            "the rows are encoded here as well."
+        )
+        return False
 
     def load(self, part: Part, place: Path | None) -> Encoding | None:
         """Return a dataset as it was encoded before. What is damaged is removed, with a word."""

@@ -110,12 +110,18 @@ def encode(run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode)
     """
     cache = Cache.of(run, template, mode)
     places = [cache.place(part) if cache and not isinstance(part.opened, CachedDataset) else None for part in parts]
-    with cache.turn(places) if cache else nullcontext():
-        return _encode(run, template, parts, mode, cache, places)
+    with cache.turn(places) if cache else nullcontext(_nothing) as get_on:
+        return _encode(run, template, parts, mode, cache, places, get_on)
 
 
 def _encode(
-    run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode, cache: Cache | None, places: list[Path | None]
+    run: Run,
+    template: BoundTemplate,
+    parts: Sequence[Part],
+    mode: Mode,
+    cache: Cache | None,
+    places: list[Path | None],
+    get_on: Callable[[], None],
 ) -> list[Arrays]:
     strict = run.config[DataArguments].strict
     known: list[Encoding | None] = []
@@ -129,11 +135,12 @@ def _encode(
         known.append(found)
     todo = [part for part, one in zip(parts, known, strict=True) if one is None]
     works = [work_on(run, part.opened.table, part.opened.converter, template, mode) for part in todo]
-    new = iter(encode_with(run, works, todo))
+    new = iter(encode_with(run, works, todo, get_on))
     arrays = []
     for part, place, one in zip(parts, places, known, strict=True):
         encoding = one or next(new)
         if one is None and cache:
+            get_on()
             cache.save(part, place, encoding)
         part.opened.converter.renamed |= encoding.outcome.renamed
         count_tokens(part, encoding.arrays, mode.group)
@@ -141,10 +148,20 @@ def _encode(
     return arrays
 
 
-def encode_with(run: Run, works: Sequence[Work], parts: Sequence[Part]) -> list[Encoding]:
-    """Encode every row that is needed of some datasets, all at once, and say what became of each."""
+def _nothing() -> None:
+    pass
+
+
+def encode_with(
+    run: Run, works: Sequence[Work], parts: Sequence[Part], get_on: Callable[[], None] = _nothing
+) -> list[Encoding]:
+    """Encode every row that is needed of some datasets, all at once, and say what became of each.
+
+    ``get_on`` is called whenever some more are encoded.
+    """
     stores, outcomes = [Store(part.sources) for part in parts], [Chunk([]) for _ in parts]
     for number, chunk, files in absorbed(run, works, parts):
+        get_on()
         outcomes[number].extend(chunk, parts[number].done - len(chunk.made))
         if chunk.block is not None:
             chunk.block.files = np.repeat(files, works[number].mode.group).tolist()

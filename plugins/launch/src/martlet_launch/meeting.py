@@ -60,6 +60,7 @@ class Meeting(StaticTCPRendezvous):
         try:
             socket.create_connection((self.master_addr, self.master_port), timeout=5).close()
         except OSError as error:  # at once, and not when torch has tried for as long as anybody waits
+            listener.close()
             raise UsageError(
                 f"--master_addr {self.master_addr}: machine 0 does not reach itself there ({error.strerror or error}). "
                 "Give the name or address of machine 0, on all of them."

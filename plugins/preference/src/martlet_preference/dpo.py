@@ -9,6 +9,7 @@ from martlet.protocols import TrainResult
 from martlet_train.api import fit
 
 from .args import DpoArguments
+from .checks import is_given
 from .divergences import score
 from .pairs import Pairs
 from .terms import check_divergence
@@ -31,7 +32,7 @@ class Dpo(Pairs):
         self.alpha = settings.f_alpha_divergence_coef
         if self.divergence != "reverse_kl":
             check_divergence(self.terms, self.divergence)
-        if self.divergence != "alpha_divergence" and run.config.is_set("f_alpha_divergence_coef"):
+        if self.divergence != "alpha_divergence" and is_given(run, "f_alpha_divergence_coef"):
             run.warn("--f_alpha_divergence_coef has no effect: only --f_divergence_type alpha_divergence reads it.")
 
     def score(self, log_ratio: Tensor) -> Tensor:

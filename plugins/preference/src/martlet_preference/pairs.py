@@ -14,7 +14,7 @@ from martlet_train.args import TrainArguments
 
 from .args import PairArguments
 from .checks import beta_of, check_run
-from .terms import DIVISORS, SETTINGS, Term, chosen_terms
+from .terms import DIVISORS, SETTINGS, Term, chosen_terms, made_up
 
 METRICS = tuple(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins"))
 METRICS += ("logps/chosen", "logps/rejected")
@@ -39,7 +39,8 @@ class Pairs(Algorithm):
         self.settings = {"beta": self.beta} | {name: getattr(settings, name) for name in SETTINGS}
         self.terms = self.losses(run)
         nll = ("nll_loss",) if nll_weight else ()
-        check_run(run, (*METRICS, *self.more_metrics, *nll, *(f"loss_{term.name}" for term in self.terms)))
+        parts = [name for term in self.terms for name in term.names(term(made_up(self.settings), 2)).values()]
+        check_run(run, (*METRICS, *self.more_metrics, *nll, *(parts if len(self.terms) > 1 else ())))
 
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         return prepare(run, template, mode="rlhf", lazy=bool(run.config[TrainArguments].lazy_tokenize))
@@ -62,9 +63,8 @@ class Pairs(Algorithm):
             return LossOut(total)
         metrics = dict(self.measure(given))
         for term, parts in found if len(found) > 1 else ():
-            for divisor, losses in parts.items():
-                name = f"loss_{term.name}" + (f"_{divisor}" if len(parts) > 1 else "")
-                metrics[name] = _mean(losses, given, divisor)
+            for divisor, name in term.names(parts).items():
+                metrics[name] = _mean(parts[divisor], given, divisor)
         return LossOut(total, metrics)
 
     def losses(self, run: Run) -> list[Term]:

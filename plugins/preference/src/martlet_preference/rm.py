@@ -35,7 +35,7 @@ class RewardModel(Algorithm):
         labels = next((value for flag, value, _ in run.config if flag.name == "num_labels"), 1)
         if labels != 1:
             raise UsageError(f"--num_labels {labels}: a reward is one number. Leave the flag out.")
-        if run.config.is_set("beta"):
+        if is_given(run, "beta"):
             run.warn("--beta has no effect: a reward model is compared with no reference model.")
         if is_given(run, "loss_scale"):
             run.warn("--loss_scale has no effect on a reward: it is the score of a whole conversation.")

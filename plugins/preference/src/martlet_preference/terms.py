@@ -56,6 +56,11 @@ class Term:
                 )
         return terms
 
+    def names(self, parts: Iterable[str]) -> dict[str, str]:
+        """Return what its parts are logged as beside other losses, by what they are averaged over."""
+        several = len(parts := list(parts)) > 1
+        return {divisor: f"loss_{self.name}" + (f"_{divisor}" if several else "") for divisor in parts}
+
     def reads(self, argument: str) -> bool:
         return argument in inspect.signature(self.function).parameters
 
@@ -66,7 +71,7 @@ def chosen_terms(run: Run, settings: Mapping[str, float]) -> list[Term]:
     weights = _weights(run.config[PairArguments].loss_weights, names)
     terms = [Term(*parts) for parts in zip(names, weights, run.all(Loss), strict=True)]
     for term in terms:
-        term(_made_up(settings), 2)
+        term(made_up(settings), 2)
     warn_of_idle(run, terms)
     return terms
 
@@ -98,7 +103,7 @@ def check_divergence(terms: list[Term], divergence: str) -> None:
         )
 
 
-def _made_up(settings: Mapping[str, float]) -> dict[str, Any]:
+def made_up(settings: Mapping[str, float]) -> dict[str, Any]:
     """Return the arguments of a loss for two pairs: what is wrong with it shows before a model is loaded."""
     sums = dict.fromkeys(("chosen", "rejected", "ref_chosen", "ref_rejected", "chosen_score", "rejected_score"), -6.0)
     counts = dict.fromkeys(("chosen_tokens", "rejected_tokens", "nll"), 6.0)

@@ -1,4 +1,5 @@
-"""The training core, for other distributions. Semantic versioning holds for what is listed here.
+"""The training core, for other distributions. Semantic versioning holds for what is listed here, and for
+the flags in ``martlet_train.args``, which are read without importing torch.
 
 A trainer of another distribution is one function, ``def dpo(run): return fit(run, Dpo(run))``: it says which rows it
 trains on and what their loss is; ``fit`` does everything else (model, reference model, tuner, batches, steps,

@@ -48,11 +48,15 @@ def sft(run: Run) -> TrainResult:
     return fit(run, Supervised(run))
 
 
-def _check_metric(name: str) -> None:
+def _check_metric(name: str, *, channels: bool) -> None:
     """Refuse a metric that no evaluation will bring, now and not after hours."""
-    known = ("loss", "token_acc")
-    if name.removeprefix("eval_") not in known and not name.removeprefix("eval_").startswith("loss_"):
-        raise UsageError(f"--metric_for_best_model {name}: an evaluation brings no such metric. {suggest(name, known)}")
+    known, plain = ("loss", "token_acc"), name.removeprefix("eval_")
+    if plain in known or (channels and plain.startswith("loss_")):
+        return
+    hint = suggest(name, known)
+    if plain.startswith("loss_"):
+        hint = "The loss of a channel is known with --enable_channel_loss true."
+    raise UsageError(f"--metric_for_best_model {name}: an evaluation brings no such metric. {hint}")
 
 
 class Supervised(Algorithm):
@@ -68,7 +72,7 @@ class Supervised(Algorithm):
         self.smoothing = trainer.label_smoothing_factor
         self.channels = trainer.enable_channel_loss
         self.accuracy = run.config[TrainArguments].acc_strategy
-        _check_metric(trainer.metric_for_best_model or "loss")
+        _check_metric(trainer.metric_for_best_model or "loss", channels=bool(self.channels))
 
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         return prepare(run, template, lazy=bool(run.config[TrainArguments].lazy_tokenize))
