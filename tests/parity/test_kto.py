@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from importlib.metadata import entry_points
 from types import SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,7 @@ def of_martlet(rows: Rows, labels: list[bool], **flags: float) -> tuple[Any, dic
     forward: Any = lambda batch: scores(rows.policy, batch)  # noqa: E731
     forward.reference = lambda batch: scores(rows.reference, batch)
     forward.model, forward.sum, forward.logged = torch.nn.Linear(1, 1), lambda values: values, True
+    forward.processes = SimpleNamespace(zeros=lambda count: torch.zeros(count, dtype=torch.float64))
     algorithm.begin(forward, batches)
     total: Any = 0.0
     count, sums = 0, defaultdict(lambda: [0.0, 0.0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,7 @@ class Models:
     def __post_init__(self) -> None:
         self.scorer, self.of_other = Scorer(self.model), Scorer(self.other)
         self.sums = 0
+        self.processes = SimpleNamespace(zeros=lambda count: torch.zeros(count, dtype=torch.float64))
 
     def __call__(self, batch: Batch) -> TokenScores:
         return self.scorer(self.model, batch)

@@ -88,16 +88,16 @@ class Kto(Algorithm):
 
     def begin(self, forward: Forward, batches: Iterable[Batch]) -> None:
         """Estimate the KL divergence of the step, or of the evaluation set: at least 0, without gradient or dropout."""
-        parts = []
+        sums = forward.processes.zeros(3)
         with evaluating(forward.model):
             for batch in batches:
                 mismatched = batch.attached["kl"]
                 ratios = forward(mismatched).logp - forward.reference(mismatched).logp
                 log_ratios = sequence_sum(ratios, mismatched, mismatched.weights)
                 good = _good(batch).to(log_ratios)
-                part = torch.stack([log_ratios.sum(), good.sum(), (1 - good).sum()])
-                parts.append(torch.zeros_like(part) if batch.filler else part)
-        total, *rows = forward.sum(torch.stack(parts).sum(dim=0))
+                if not batch.filler:
+                    sums = sums + torch.stack([log_ratios.sum(), good.sum(), (1 - good).sum()])
+        total, *rows = forward.sum(sums)
         self.rows = dict(zip((True, False), map(float, rows), strict=True))
         self.kl = (total / max(sum(self.rows.values()), 1.0)).clamp(min=0)
 
