@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from importlib.metadata import entry_points
 from types import SimpleNamespace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
