@@ -34,6 +34,7 @@ JOBS: Jobs = {
             "loss_scale": "last_round+rare_words",
             "external_plugins": [STRANGER],
             "max_length": 98,
+            "logging_steps": 3,
         },
         split(2, 4),
         split(4, 1),

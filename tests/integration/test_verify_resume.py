@@ -41,6 +41,7 @@ def test_an_exact_command_passes_and_the_users_folders_stay_untouched(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     words = command(tiny_model, rows, tmp_path, save_total_limit=1, save_only_model=True, report_to="tensorboard")
+    words += words_of({"val_dataset": rows, "eval_strategy": "steps", "eval_steps": 1})
     done = verified("--steps", "4", *words, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Resuming is exact: interrupted after step " in done.stdout and "checkpoint-4 and the log" in done.stdout

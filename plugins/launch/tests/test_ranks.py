@@ -148,6 +148,30 @@ def test_a_command_that_does_not_listen_is_interrupted(tmp_path):
     assert gone(pids)
 
 
+def test_a_rank_that_misses_a_signal_does_not_go_on_alone(tmp_path):
+    with Walk(tmp_path, "--do", "miss", "--seconds", "600") as one:
+        pids = one.ready().pids()
+        one.process.send_signal(signal.SIGTERM)
+        one.done()
+    assert one.status == 143 and one.err.splitlines()[-1] == "interrupted: SIGTERM"
+    assert gone(pids)
+
+
+def test_a_rank_that_is_killed_after_its_last_word_has_said_it(tmp_path):
+    with Walk(tmp_path, "--do", "late", "--seconds", "600") as one:
+        one.ready().process.send_signal(signal.SIGTERM)
+        one.done()
+    assert (one.status, one.error) == (143, "Stopped at step 3.")
+
+
+def test_a_folder_that_cannot_be_created_is_told(tmp_path):
+    one = walk(tmp_path, "--to", "/proc/none/out")
+    assert (one.status, one.error) == (
+        2,
+        "/proc/none/out/logs cannot be created (No such file or directory). Choose another --output_dir.",
+    )
+
+
 def test_the_second_signal_ends_at_once_what_does_not_listen(tmp_path):
     with Walk(tmp_path, "--do", "ignore", "--seconds", "600") as one:
         pids = one.ready().pids()

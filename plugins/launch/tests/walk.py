@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ class WalkArguments:
     to: str = field(default="", metadata={"important": True})
     """Folder to write to."""
     do: str = ""
-    """What happens: refuse, trip, fill, same, vanish, be_early, leave, status, wait, ignore, finish."""
+    """What happens: refuse, trip, fill, same, vanish, be_early, leave, status, wait, ignore, miss, late, finish."""
     who: int = -1
     """The rank that does it; -1: all of them."""
     note: str = ""
@@ -115,6 +116,34 @@ def ignore(run, flags, folder):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
     time.sleep(flags.seconds)
+
+
+def miss(run, flags, folder):
+    """Rank 1 does not notice the first signal: it comes where exceptions are ignored."""
+    (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
+    try:
+        time.sleep(flags.seconds)
+    except KeyboardInterrupt:
+        if run.process.rank == 0:
+            raise
+    time.sleep(flags.seconds)
+
+
+def late(run, flags, folder):
+    """Be killed by a second signal after everything was said."""
+    (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
+
+    def die():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        time.sleep(flags.seconds)
+    except KeyboardInterrupt:
+        atexit.register(die)
+        stopped = DataError("Stopped at step 3.")
+        stopped.exit_code = 143
+        raise stopped from None
 
 
 def finish(run, flags, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 import subprocess
@@ -49,6 +50,56 @@ def test_an_evaluation_is_given_up_and_its_step_is_saved(train, rows, tmp_path):
     folder = next((tmp_path / "out").iterdir())
     assert verify(find_last(folder))["facts"]["step"] == 2
     assert (folder / "logging.jsonl").is_file()
+
+
+def history(folder):
+    """Return what was logged, times and speeds aside."""
+    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [{k: value for k, value in line.items() if not k.endswith(("runtime", "per_second"))} for line in lines]
+
+
+STEPS = {**SETTINGS, "eval_steps": 1, "save_steps": 2, "logging_steps": 3}
+EPOCHS = {"num_train_epochs": 2, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 1}
+PLATEAU = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "threshold": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "signalled"),
+    [
+        (STEPS, at(2)),
+        (STEPS, at(2, event="on_prediction_step")),
+        ({**STEPS, **PLATEAU}, at(2)),
+        ({**EPOCHS, "eval_strategy": "epoch"}, at(3)),
+        ({**EPOCHS, "eval_strategy": "epoch", "save_steps": 3}, at(3, event="on_prediction_step")),
+        ({**EPOCHS, "eval_strategy": "epoch"}, at(2)),
+    ],
+    ids=["a step", "in the evaluation", "the schedule waits for it", "an epoch", "saved before", "inside an epoch"],
+)
+def test_an_evaluation_that_was_put_off_is_made_up_for(train, rows, tmp_path, settings, signalled):
+    settings = {**settings, "val_dataset": [str(rows)], "metric_for_best_model": "loss"}
+    with pytest.raises(Interrupted):
+        train(**settings, **signalled)
+    stopped = find_last(next((tmp_path / "out").iterdir()))
+    torch.manual_seed(1234)  # what a new process would start from
+    resumed, whole = train(**settings, resume_from_checkpoint=str(stopped)), train(**settings)
+    assert history(resumed.checkpoint) == history(whole.checkpoint)
+    assert resumed.metrics.keys() == whole.metrics.keys()
+    assert resumed.metrics["train_loss"] == whole.metrics["train_loss"]
+    for name in ("model.safetensors", "optimizer.safetensors", "scheduler.safetensors"):
+        assert (resumed.checkpoint / name).read_bytes() == (whole.checkpoint / name).read_bytes()
+    best = [json.loads((one.checkpoint / "trainer_state.json").read_text()) for one in (resumed, whole)]
+    assert [best[0][key] for key in ("best_metric", "best_global_step")] == [
+        best[1][key] for key in ("best_metric", "best_global_step")
+    ]
+
+
+def test_nothing_is_owed_to_a_run_that_evaluates_no_more(train, rows, tmp_path):
+    with pytest.raises(Interrupted):
+        train(**STEPS, val_dataset=[str(rows)], **at(2))
+    stopped = find_last(next((tmp_path / "out").iterdir()))
+    assert verify(stopped)["facts"]["owes_evaluation"]
+    resumed = train(**SETTINGS, resume_from_checkpoint=str(stopped))
+    assert [line["step"] for line in history(resumed.checkpoint) if "eval_loss" in line] == [1]
 
 
 def test_a_second_signal_ends_at_once(train, tmp_path, caplog):

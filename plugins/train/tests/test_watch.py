@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -178,3 +179,20 @@ def test_the_time_to_tell_is_taken_from_the_timeout(prepare, monkeypatch):
         assert meeting.timeout == timeout and asked["timeout"].total_seconds() == wait
         assert (asked["backend"], asked["rank"], asked["world_size"]) == ("gloo", 1, 2)
     assert joining.join(prepare()) is None
+
+
+def test_a_checkpoint_of_an_earlier_run_is_not_this_ones(tmp_path, prepare):
+    from martlet_train.checkpoint import write_checkpoint
+
+    one = prepare(save_only_model=True)
+    one.folder = tmp_path / "sp ace"
+    one.folder.mkdir()
+    write_checkpoint(one.folder / "checkpoint-2", lambda folder: (folder / "file").write_text("x"), facts={})
+    os.utime(one.folder / "checkpoint-2" / "checkpoint.json", (1, 1))
+    mine = Watch(one, meetings()[0])
+    assert mine._way_on() == "There is no checkpoint of this run yet."
+    write_checkpoint(one.folder / "checkpoint-4", lambda folder: (folder / "file").write_text("x"), facts={})
+    assert mine._way_on() == (
+        f"To continue from the last checkpoint, add --resume_from_checkpoint '{one.folder}/checkpoint-4' "
+        "--resume_only_model true to the same command."
+    )

@@ -97,11 +97,16 @@ class Ranks(LocalElasticAgent):
             elif late:
                 os.killpg(self.pids[rank], signal.SIGKILL)
                 self.ended[rank] = Ended(-signal.SIGKILL, by_us=True)
-        if self._failed():
+        if self._failed() or self._gave_up():
             self.machines.alarm()
             self._end_within(GRACE)
         elif self.machines.alarmed():
             self._end_within(GRACE)
+
+    def _gave_up(self) -> bool:
+        """Tell whether a rank has ended at a signal with nothing to save: one that missed it would go on alone."""
+        ends = [(one.status, self.places.last_words(rank)) for rank, one in self.ended.items()]
+        return any(is_stop(status, said, self.signals) and not said.get("error") for status, said in ends)
 
     def _failed(self) -> bool:
         """Tell whether a rank has failed: it ended with an error, or has said that it is about to."""

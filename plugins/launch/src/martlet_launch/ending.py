@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from martlet import MartletError, Run
+from martlet import MartletError, Run, UsageError
 from martlet.run import write_json
 
 from .rank import exit_file, log_file
@@ -66,6 +67,8 @@ class Places:
     folder: Path | None
     ranks: list[int] = field(default_factory=list)
     """Those of this machine."""
+    only_model: bool = False
+    """Checkpoints hold no optimizer state, and one has to say so to continue from them."""
     started: float = field(default_factory=time.time)
     _created: list[Path] = field(default_factory=list)
 
@@ -76,7 +79,12 @@ class Places:
     def create(self) -> None:
         """Make the folder of the logs, and with it that of the run."""
         self._created = [path for path in (self.logs, *self.logs.parents) if not path.exists()]
-        self.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{self.logs} cannot be created ({error.strerror or error}). Choose another --output_dir."
+            ) from error
 
     def tidy(self, *, all_logs: bool) -> None:
         """Remove the logs, or those that are empty, and created folders in which nothing is left."""
@@ -129,7 +137,8 @@ def conclude(run: Run, ended: dict[int, Ended], signals: list[int], places: Plac
     if failed and (len(stops) == len(failed) or (signals and (stops or killed))):
         for rank in sorted(stops):
             if said[rank].get("error"):
-                raise RankFailed(said[rank]["error"], failed[rank].status)
+                status = failed[rank].status  # a second signal can still kill one that has said everything
+                raise RankFailed(said[rank]["error"], status if status > 0 else 128 - status)
         raise KeyboardInterrupt("SIGTERM" if signal.SIGTERM in signals[:1] else "")
     if not failed:
         return 0
@@ -196,9 +205,8 @@ def _traces(rank: int, places: Places, text: str = "") -> str:
     log, checkpoint = log_file(places.logs, rank), places.last_checkpoint()
     parts = [f" Its log is {log}."] if places.folder is not None and log.exists() and log.stat().st_size else []
     if checkpoint is not None and str(checkpoint) not in text:
-        parts.append(
-            f" The last whole checkpoint is {checkpoint}; to continue, add --resume_from_checkpoint {checkpoint}."
-        )
+        more = f"{shlex.quote(str(checkpoint))}{' --resume_only_model true' if places.only_model else ''}"
+        parts.append(f" The last whole checkpoint is {checkpoint}; to continue, add --resume_from_checkpoint {more}.")
     return "".join(parts)
 
 

@@ -40,6 +40,8 @@ def launch(run: Run) -> int:
         raise UsageError("--launcher torchrun: there is one process to start. Set NPROC_PER_NODE or NNODES.")
     with tempfile.TemporaryDirectory(prefix="martlet-") as files, _environment():
         places = Places(Path(files), _folder(run) if not flags.node_rank else None)
+        with suppress(UsageError):  # a command without this flag
+            places.only_model = run.config.value("save_only_model")
         all_logs = False
         try:
             return _start(run, flags, places)

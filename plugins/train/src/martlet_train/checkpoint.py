@@ -18,6 +18,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -219,12 +220,22 @@ def verify(folder: Path) -> dict[str, Any]:
     return check(follow(folder) or folder)
 
 
-def find_last(output_dir: Path) -> Path | None:
+def find_last(output_dir: Path, *, since: float = 0.0) -> Path | None:
     """Return the ``checkpoint-N`` that was written last and whose files have their sizes; None where there is none.
 
-    Contents are not read: ``verify`` it before use. Call ``sweep`` first where a run may have been killed.
+    Contents are not read: ``verify`` it before use. Call ``sweep`` first where a run may have been killed. ``since``:
+    seconds since 1970, for those written from then on.
     """
-    return next((known.folder for known in reversed(known_checkpoints(output_dir)) if known.complete()), None)
+    for known in reversed(known_checkpoints(output_dir)):
+        if known.complete():
+            return known.folder if known.written >= since else None
+    return None
+
+
+def flags_to_continue(checkpoint: Path, *, only_model: bool) -> str:
+    """Return what to add to a command that is to go on from a checkpoint, as a shell takes it."""
+    only = " --resume_only_model true" if only_model else ""
+    return f"--resume_from_checkpoint {shlex.quote(str(checkpoint))}{only}"
 
 
 def follow(link: Path) -> Path | None:

@@ -35,6 +35,11 @@ class Known(NamedTuple):
     def size(self) -> int:
         return sum(entry["size"] for entry in self.files.values())
 
+    @property
+    def written(self) -> float:
+        """Seconds since 1970."""
+        return (self.folder / INDEX).stat().st_mtime
+
     def complete(self) -> bool:
         """Every file is there and has its size; nothing is read."""
         return not _problems(self.folder, self.files, sums=False)

@@ -182,7 +182,8 @@ class Setup:
         self.loader, facts = feeding.training()
         self.units_per_step = facts["units_per_step"]
         if self.resume is not None:
-            self.args.eval_on_start &= self.resume.position is None  # the first step was before the checkpoint
+            if self.resume.position is not None:  # the first step was before the checkpoint
+                self.args.eval_on_start = self.resume.owes_evaluation and self.args.eval_strategy != "no"
             self.resume.check(facts)
             self.resume.warn_of_changes(self.run)
             self.resume.restore_rows(self.prepared, self.loader, self.args)
@@ -268,7 +269,9 @@ class Setup:
             found.insert(0, CountUnits(self.loader, self.units_per_step))
         if self.flags.max_epochs is not None:
             found.append(StopAfterEpochs(self.flags.max_epochs))
-        return [TellSteps(self.watch), *found, StopOnSignal(self.interruption, save=self.flags.save_strategy != "no")]
+        counted = not isinstance(self.loader, StreamLoader)
+        stop = StopOnSignal(self.interruption, save=self.flags.save_strategy != "no", epochs=counted)
+        return [TellSteps(self.watch), *found, stop]
 
     def announce(self, trainer: CoreTrainer) -> None:
         """Show a person the first row as the model will see it, and how much there is to do."""
@@ -294,7 +297,7 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     """Run the loop to its end, or to a checkpoint when a signal came."""
     import torch
 
-    from .interruption import Stopped
+    from .interruption import Stopped, raise_if_interrupted, tell_last
 
     resume = trainer.job.resume
     position = resume.position if resume else None
@@ -309,7 +312,7 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     except Stopped:
         trainer.end_early()
     except KeyboardInterrupt:
-        trainer.tell_last()
+        tell_last(trainer)
         raise
     except torch.OutOfMemoryError as error:
         raise MartletError(
@@ -329,7 +332,7 @@ def _train(trainer: CoreTrainer) -> dict[str, float]:
     trainer.save_last()
     trainer.share_rows()
     trainer.share()
-    trainer.raise_if_interrupted()
+    raise_if_interrupted(trainer)
     return trainer.final_metrics()
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from martlet import MartletError, Process
 
+from .checkpoint import flags_to_continue
+
+if TYPE_CHECKING:
+    from .trainer import CoreTrainer
+
+log = logging.getLogger("martlet")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE = 1.0
 """Seconds in which one of several processes takes two signals for one: its own, and one passed on by a launcher."""
@@ -42,6 +50,8 @@ class Interruption:
         self.process = process or Process()
         self.signal: int | None = None
         """What the run is to stop for; the same for all processes."""
+        self.owes_evaluation = False
+        """An evaluation of this step was put off, and is made up for when the run continues."""
         self._noted, self._when = 0, 0.0
         self._before: dict[int, Any] = {}
 
@@ -87,22 +97,32 @@ class Interruption:
 class StopOnSignal(TrainerCallback):
     """Save and stop at the end of the step in which a signal came. Must be the last callback."""
 
-    def __init__(self, interruption: Interruption, *, save: bool) -> None:
-        self.interruption, self.save = interruption, save
+    def __init__(self, interruption: Interruption, *, save: bool, epochs: bool = True) -> None:
+        """``epochs``: the epoch is a whole number at its end, and only there."""
+        self.interruption, self.save, self.epochs = interruption, save, epochs
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         if self.interruption.signal is not None:
-            control.should_training_stop = True
-            control.should_evaluate = False
-            control.should_save = self.save
+            epoch = state.epoch or 0.0
+            over = self.epochs and float(epoch).is_integer() and epoch >= args.eval_delay
+            of_epoch = args.eval_strategy == "epoch" and over
+            self.interruption.owes_evaluation = control.should_evaluate or of_epoch
+            self._stop(control)
         return control
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        return self.on_step_end(args, state, control, **kwargs)
+        if self.interruption.signal is not None:
+            self._stop(control)
+        return control
+
+    def _stop(self, control: TrainerControl) -> None:
+        control.should_training_stop = True
+        control.should_evaluate = False
+        control.should_save = self.save
 
 
 class StopAfterEpochs(TrainerCallback):
@@ -119,3 +139,27 @@ class StopAfterEpochs(TrainerCallback):
             control.should_evaluate = args.eval_strategy != "no"
             control.should_save = args.save_strategy != "no"
         return control
+
+
+def raise_if_interrupted(trainer: CoreTrainer) -> None:
+    """Say how to continue, if a signal ended the run."""
+    number, checkpoint, state = trainer.job.interruption.signal, trainer.job.checkpoints.last, trainer.state
+    if number is None:
+        return
+    where = f"Stopped by {signal.Signals(number).name} at step {state.global_step} of {state.max_steps}. "
+    if checkpoint is None:
+        raise Interrupted(where + "No checkpoint was written (--save_strategy no).", number)
+    raise Interrupted(where + _how_to_continue(trainer, checkpoint), number)
+
+
+def tell_last(trainer: CoreTrainer) -> None:
+    """Say what is left of a run that a second signal ended, wherever it was."""
+    checkpoint, state = trainer.job.checkpoints.last, trainer.state
+    left = _how_to_continue(trainer, checkpoint) if checkpoint else "It has no checkpoint yet."
+    if trainer.is_world_process_zero():
+        log.warning("Ended at once, at step %s of %s. %s", state.global_step, state.max_steps, left)
+
+
+def _how_to_continue(trainer: CoreTrainer, checkpoint: Path) -> str:
+    more = flags_to_continue(checkpoint, only_model=trainer.args.save_only_model)
+    return f"To continue, add {more} to the same command."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from martlet import CheckpointError, Run, UsageError
+from martlet import KINDS, CheckpointError, Run, UsageError
 
 from .checkpoint import follow, verify
 from .sharded import load_whole_optimizer, shape
@@ -40,12 +40,24 @@ SAME = {
 STEERING = (
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_ratio",
     "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args", "max_grad_norm",
-    "neftune_noise_alpha", "label_smoothing_factor", "bf16", "fp16", "loss_type", "model", "torch_dtype",
+    "neftune_noise_alpha", "label_smoothing_factor", "router_aux_loss_coef", "bf16", "fp16", "loss_type", "model",
+    "torch_dtype",
 )  # fmt: skip
 """Flags that change the result, beside all of the algorithm's; with other values than before, resuming is not exact."""
 
 ADAMW = frozenset({"adamw_torch", "adamw_torch_fused"})
 """Values of ``--optim`` that compute the same from the same state."""
+
+
+def options_of(run: Run) -> dict[str, str]:
+    """Return what ``--set`` says to the components that were made for a run: ``loss.NAME.OPTION`` and its value."""
+    used = {(one["kind"], one["name"]) for one in run.record.components}
+    return {
+        f"{KINDS[kind].label}.{name}.{option}": str(value)
+        for (kind, name), given in run.config.options.items()
+        if (kind, name) in used
+        for option, value in given.items()
+    }
 
 
 def random_file(rank: int, world_size: int) -> str:
@@ -80,6 +92,11 @@ class Resume:
     def position(self) -> Path | None:
         """The folder whose ``trainer_state.json`` the loop continues from; None to begin at step 0."""
         return None if self.weights_only and not self.skip else self.folder
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """A signal came when the step was to be evaluated, and the evaluation was put off."""
+        return bool(self.facts.get("owes_evaluation"))
 
     def check(self, facts: dict[str, Any]) -> None:
         """Compare the checkpoint's facts with those of this run, where the position depends on them."""
@@ -131,6 +148,11 @@ class Resume:
             for flag in (*STEERING, *(flag.name for flag in run.config.flags if "rlhf" in flag.group.roles))
             if flag in before and before[flag] != now.get(flag)
         ]
+        given = options_of(run)
+        then: dict[str, Any] = self.facts.get("options", given)
+        for name in sorted(name for name in {*then, *given} if then.get(name) != given.get(name)):
+            was, is_now = (values.get(name, "its default") for values in (then, given))
+            changed.append(f"--set {name} ({was} then, {is_now} now)")
         if changed and not self.weights_only:
             run.warn(
                 f"{self.folder} was made with other settings: {', '.join(changed)}. The optimizer keeps its own from "

@@ -49,12 +49,14 @@ class Checkpoints:
     links: bool = True
     last: Path | None = field(default=None, init=False)
     """The one written last by this run."""
+    _owes: bool = field(default=False, init=False)
 
     def save(self, trainer: CoreTrainer) -> None:
         """Write ``checkpoint-STEP``, move the links, delete what is too old. Once a step."""
         state = trainer.state
         target = self.folder / f"checkpoint-{state.global_step}"
-        if self.last == target:
+        owes = trainer.job.interruption.owes_evaluation
+        if self.last == target and self._owes == owes:
             return
         best = self._best(trainer, target)
         if best is not None:
@@ -63,7 +65,7 @@ class Checkpoints:
         random_states = [] if self.only_model else trainer.processes.gather(_random_state(trainer))
         whole = _Whole.of(trainer, only_model=self.only_model)
         if trainer.args.should_save:
-            facts = {"step": state.global_step, "epoch": state.epoch, **self.facts}
+            facts = {"step": state.global_step, "epoch": state.epoch, "owes_evaluation": owes, **self.facts}
             write_checkpoint(target, lambda folder: self._fill(folder, trainer, random_states, whole), facts=facts)
             if best is not None and self.links:
                 point(self.folder / "best", best)
@@ -71,7 +73,7 @@ class Checkpoints:
                 prune(self.folder, self.keep, [best] if best is not None else [])
             if not self.links:
                 (self.folder / "last").unlink(missing_ok=True)
-        self.last = target
+        self.last, self._owes = target, owes
 
     def _best(self, trainer: CoreTrainer, target: Path) -> Path | None:
         """Return which of the checkpoints that there are was evaluated best; upstream asks for the best evaluation."""

@@ -5,13 +5,10 @@ Why each method is overridden stands beside it; ``tests/test_upstream.py`` holds
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +20,7 @@ from martlet import Run
 
 from .algorithm import Algorithm
 from .batch import Batch
-from .interruption import Interrupted, Interruption, Stopped
+from .interruption import Interruption, Stopped
 from .loading import Loader
 from .metrics import Tally
 from .processes import Processes
@@ -33,8 +30,6 @@ from .saving import Checkpoints
 from .scoring import Forward, Scorer
 from .sharded import size
 from .streaming import StreamLoader
-
-log = logging.getLogger("martlet")
 
 
 @dataclass
@@ -247,7 +242,9 @@ class CoreTrainer(Trainer):
         """Add what was measured, and warn of a loss that is no number."""
         logs.pop("train_samples_per_second", None)  # upstream counts every step as full
         if "train_loss" in logs:  # upstream divides the loss of all steps by those since it was resumed
-            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step - self._first_step(), 1)
+            total, count = self.share(self._total_loss_scalar)[0], self.args.world_size  # the rest is each one's own
+            logs["train_loss"] = total / count / max(self.state.global_step - self._first_step(), 1)
+            self._total_loss_scalar -= self._tr_loss.item()  # a checkpoint keeps the rest apart
         if "loss" in logs:
             logs.update(self.tally.take(self.processes))
             if not math.isfinite(logs["loss"]):
@@ -287,11 +284,25 @@ class CoreTrainer(Trainer):
                     tally.add(out.metrics)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self.job.interruption.signal is not None and self.is_in_train:
+                    self.job.interruption.owes_evaluation = True
                     raise Stopped
         found = tally.take(self.processes)
         found["loss"] = sum(found.pop(name) for name in list(found) if name.startswith("loss/"))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
+
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        """Evaluate; before the first step of a resumed run, make up for what was put off, as if it had been in time."""
+        resume = self.job.resume
+        late = skip_scheduler and resume is not None and resume.position is not None
+        metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler and not late)
+        if late:
+            self._determine_best_metric(metrics=metrics, trial=trial)
+            if self.control.should_training_stop:
+                raise Stopped
+        return metrics
 
     # Checkpoints
 
@@ -339,27 +350,6 @@ class CoreTrainer(Trainer):
         """End as the loop would have, after an evaluation that was given up."""
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         self.is_in_train = False
-
-    def raise_if_interrupted(self) -> None:
-        """Say how to continue, if a signal ended the run."""
-        number, checkpoint = self.job.interruption.signal, self.job.checkpoints.last
-        if number is None:
-            return
-        where = f"Stopped by {signal.Signals(number).name} at step {self.state.global_step} of {self.state.max_steps}. "
-        if checkpoint is None:
-            raise Interrupted(where + "No checkpoint was written (--save_strategy no).", number)
-        raise Interrupted(where + self._how_to_continue(checkpoint), number)
-
-    def tell_last(self) -> None:
-        """Say what is left of a run that a second signal ended, wherever it was."""
-        checkpoint = self.job.checkpoints.last
-        left = self._how_to_continue(checkpoint) if checkpoint else "It has no checkpoint yet."
-        if self.is_world_process_zero():
-            log.warning("Ended at once, at step %s of %s. %s", self.state.global_step, self.state.max_steps, left)
-
-    def _how_to_continue(self, checkpoint: Path) -> str:
-        only = " --resume_only_model true" if self.args.save_only_model else ""
-        return f"To continue, add --resume_from_checkpoint {checkpoint}{only} to the same command."
 
     def final_metrics(self) -> dict[str, float]:
         """Return the last value of everything that was logged, and the best metric."""

@@ -25,7 +25,8 @@ from transformers import TrainerCallback
 from martlet import MartletError, Run
 from martlet.errors import told
 
-from .checkpoint import find_last
+from .args import TrainerArguments
+from .checkpoint import find_last, flags_to_continue
 from .joining import PATIENCE, Meeting, part
 
 BEAT = 1.0
@@ -48,7 +49,7 @@ class Watch:
         """The last step that this process has finished."""
         self.transfers_raise = True
         """A transfer that takes too long raises an error; those of NCCL wait on the device and never do."""
-        self._cut_off = False
+        self._cut_off, self._began = False, time.time()
         self._line: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "beat": 0}
         self._news, self._over, self._telling = threading.Event(), threading.Event(), threading.Lock()
         self._heard: dict[int, tuple[int, float]] = {}
@@ -179,10 +180,11 @@ class Watch:
         return f"{what}{limit}. {self._way_on()}"
 
     def _way_on(self) -> str:
-        last = find_last(self.run.folder) if self.run.folder else None
+        last = find_last(self.run.folder, since=self._began - 1) if self.run.folder else None
         if last is None:
             return "There is no checkpoint of this run yet."
-        return f"To continue from the last checkpoint, add --resume_from_checkpoint {last} to the same command."
+        more = flags_to_continue(last, only_model=self.run.config[TrainerArguments].save_only_model)
+        return f"To continue from the last checkpoint, add {more} to the same command."
 
 
 def _after(step: int) -> str:
