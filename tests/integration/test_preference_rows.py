@@ -40,6 +40,8 @@ def test_pairs_train_the_same_model_whenever_they_are_encoded(aligned, files, ty
     cached = {"cached_dataset": tmp_path / "cached" / "train"}
     for name, way in (("late", {"lazy_tokenize": True}), ("stream", {"streaming": True}), ("cached", cached)):
         assert weights(aligned(name, **ORDER, **way)) == expected, name
+    scored = aligned("scored", "rm", **ORDER, **cached)  # which reads no weights, and takes the same samples
+    assert weights(scored) == weights(aligned("scored early", "rm", **ORDER))
     other = typed("rlhf", "--rlhf_type", "kto", "--model", tiny_model, "--cached_dataset", cached["cached_dataset"])
     assert other.error.endswith("--template_mode kto --loss_scale last_round")
 

@@ -15,6 +15,7 @@ from tiny_jobs import QUICK
 from transformers import AutoModelForCausalLM
 
 import martlet
+from martlet import UsageError
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train import reference as service
 
@@ -111,6 +112,12 @@ def test_going_on_with_an_adapter_compares_with_the_base_and_warns(compare, sft,
     warned = [text for text in noted(result)["warnings"] if "reference" in text]
     assert len(warned) == 1
     assert f"--ref_adapters {sft}" in warned[0]
+
+
+def test_an_adapter_that_the_tuner_refuses_is_not_proposed_for_the_reference(compare, sft, caplog):
+    with pytest.raises(UsageError, match="--tuner_type full loads whole models"):
+        compare(tuner_type="full", adapters=[str(sft)])
+    assert "--ref_adapters" not in caplog.text
 
 
 @pytest.mark.parametrize("flags", [{}, {"precompute_ref_log_probs": True}], ids=str)

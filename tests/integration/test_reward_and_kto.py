@@ -173,6 +173,7 @@ def test_one_label_alone_trains_with_a_warning(trained, labelled, tmp_path):
         ({"rlhf_type": "rm", "loss_type": ["sigmoid"]}, "rm has a loss of its own"),
         ({"rlhf_type": "kto", "loss_type": ["sigmoid"]}, "kto has a loss of its own"),
         ({"rlhf_type": "kto", "task_type": "seq_cls", "num_labels": 1}, "kto trains models of causal_lm"),
+        ({"rlhf_type": "kto", "task_type": "seq_cls"}, "kto trains models of causal_lm. Leave the flag out."),
         ({"rlhf_type": "kto", "lazy_tokenize": True}, "--lazy_tokenize true encodes rows while training, and kto"),
         ({"rlhf_type": "kto"}, "There is one row to train on, and its prompt needs the answer of another row"),
     ],

@@ -265,3 +265,28 @@ def test_a_pair_is_cut_or_dropped_as_a_row_is(strategy, prepared, rows):
     found, _ = prepared(**flags)
     assert max(found.train.lengths) <= 30
     assert len(found.train) == (2 if strategy == "delete" else 6)
+
+
+def asked(prompt, answer):
+    return Encoded([*range(1, prompt + answer + 1)], [-100] * prompt + [*range(prompt + 1, prompt + answer + 1)])
+
+
+class Ready:
+    """A template for rows that are encoded already, which it cuts from the left."""
+
+    def __init__(self, max_length):
+        self.max_length = max_length
+
+    def encode_batch(self, rows):
+        kept = slice(0 if self.max_length is None else -self.max_length, None)
+        return [Encoded(one.input_ids[kept], one.labels[kept]) for one in (row["made"] for row in rows)]
+
+
+@given(st.integers(0, 9), st.integers(1, 12), st.integers(1, 15))
+def test_a_cut_from_the_left_leaves_a_labelled_answer_its_prompt(prompt, answer, limit):
+    row, whole = {"made": asked(prompt, answer), "label": True}, prompt + answer
+    (found,) = MODES["kto"].encode(Ready(limit), [row], "left")
+    if prompt and answer >= limit:
+        assert found == Refused("too long", f"{whole} tokens; the last {limit} hold nothing of its prompt")
+    else:
+        assert found == Ready(limit).encode_batch([row])[0]  # with nothing lost, or a row that never had a prompt

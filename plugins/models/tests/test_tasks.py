@@ -146,7 +146,7 @@ def test_flags_that_do_not_fit_a_language_model_are_refused_at_once(flags, messa
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, "writes no text .Qwen3ForSequenceClassification.; name a language model, or add --task_type seq_cls"),
+        ({}, r"writes no text \(Qwen3ForSequenceClassification, --task_type seq_cls\); name a language model\.$"),
         ({"task_type": "seq_cls", "num_labels": 2}, "--num_labels 2: the head of .* gives 1; leave the flag out"),
     ],
 )

@@ -289,3 +289,19 @@ def test_weights_that_let_one_label_dominate_are_told(good, bad, weights, warned
     assert bool(run.record.warnings) == warned
     for text in run.record.warnings:
         assert f"--desirable_weight {bad / good:.3g} or --undesirable_weight {good / bad:.3g} would do" in text
+
+
+def test_weights_by_which_nothing_would_be_trained_are_refused(resolve):
+    with pytest.raises(UsageError, match="--desirable_weight 0 --undesirable_weight 0: neither good nor bad"):
+        Kto(resolve("kto", desirable_weight=0.0, undesirable_weight=0.0))
+    run = resolve("kto", undesirable_weight=0.0)
+    with pytest.raises(UsageError, match="--undesirable_weight 0: all 3 rows have the label false"):
+        Kto(run)._tell_balance(run, [False] * 3)
+
+
+@pytest.mark.parametrize(("flag", "mend"), [("desirable_weight", "0.667"), ("undesirable_weight", "1.5")])
+def test_no_weight_of_0_is_proposed(flag, mend, resolve):
+    run = resolve("kto", **{flag: 0.0})
+    Kto(run)._tell_balance(run, [True] * 6 + [False] * 4)
+    (said,) = run.record.warnings
+    assert said.endswith(f"4/3 times the second. --{flag} {mend} would do.")

@@ -119,7 +119,7 @@ def test_a_model_without_scores_is_refused(resolve):
         algorithm.loss(lambda batch: SimpleNamespace(score=None), Collator(0)(some_pairs()))
 
 
-@pytest.mark.parametrize(("flag", "value"), [("beta", 0.3), ("loss_scale", "all")])
+@pytest.mark.parametrize(("flag", "value"), [("beta", 0.3), ("loss_scale", "all"), ("use_logits_to_keep", True)])
 def test_what_has_no_effect_on_a_reward_is_said(resolve, flag, value):
     run = resolve("rm", disable_plugins=[], **{flag: value})
     RewardModel(run)

@@ -123,6 +123,9 @@ def test_flags_that_are_read_are_not_told(algorithm, capsys):
         ("3.0", "--loss_type odd returned float for 2 pairs"),
         ("{'tokens': chosen}", "averaged over 'tokens'; a loss of pairs averages over pairs or chosen_tokens"),
         ("chosen.nothing", "--loss_type odd failed: AttributeError: .*odd.py:"),
+        ("{}", "--loss_type odd returned no term; a loss of pairs returns one number a pair"),
+        ("more['ref_chosen'] * 1.0", "--loss_type odd has no gradient: it depends on nothing that the model computes"),
+        ("{'pairs': chosen.detach(), 'chosen_tokens': more['chosen_tokens']}", "--loss_type odd has no gradient"),
     ],
 )
 def test_what_a_strangers_loss_does_wrong_is_told_before_anything_is_loaded(algorithm, tmp_path, body, words):
@@ -130,3 +133,37 @@ def test_what_a_strangers_loss_does_wrong_is_told_before_anything_is_loaded(algo
     file.write_text(PLUGIN.replace("{body}", body))
     with pytest.raises(MartletError, match=words):
         algorithm(loss_type=["odd"], external_plugins=[str(file)])
+
+
+ONE_TERM = "{'pairs': chosen.detach(), 'chosen_tokens': -chosen}"
+
+
+@pytest.mark.parametrize("body", ["{'chosen_tokens': more['nll']}", ONE_TERM])
+def test_one_term_with_a_gradient_is_enough(algorithm, tmp_path, body):
+    file = tmp_path / "odd.py"
+    file.write_text(PLUGIN.replace("{body}", body))
+    assert [term.name for term in algorithm(loss_type=["odd"], external_plugins=[str(file)]).terms] == ["odd"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag", "value"),
+    [
+        ("dpo", "f_alpha_divergence_coef", float("nan")),
+        ("dpo", "beta", float("inf")),
+        ("dpo", "rpo_alpha", float("inf")),
+        ("cpo", "cpo_alpha", float("inf")),
+        ("kto", "desirable_weight", float("inf")),
+        ("rm", "center_rewards_coefficient", float("inf")),
+        ("simpo", "simpo_gamma", float("nan")),
+        ("dpo", "loss_weights", [1.0, float("inf")]),
+    ],
+)
+def test_a_number_without_end_is_refused(resolve, kind, flag, value):
+    with pytest.raises(UsageError, match=f"--{flag} (inf|nan) is no finite number; give one"):
+        resolve(kind, **{flag: value}).execute()
+
+
+def test_a_loss_that_no_plugin_provides_is_told_with_all_that_there_are(resolve):
+    words = r"--loss_type sigmod: .* Did you mean sigmoid or sigmoid_norm\? The pair losses: aot, .*, sppo_hard\.$"
+    with pytest.raises(UsageError, match=words):
+        resolve(loss_type=["sigmod"]).execute()

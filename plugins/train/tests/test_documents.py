@@ -12,6 +12,8 @@ from martlet.protocols import Encoded
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train.batch import Collator
 from martlet_train.documents import NAME, branches, by_document
+from martlet_train.isolation import check_isolation
+from martlet_train.probing import body_of
 from martlet_train.scoring import Scorer
 
 
@@ -136,3 +138,12 @@ def test_a_model_that_attends_otherwise_than_it_is_told_keeps_its_mask(tmp_path,
     monkeypatch.setattr("martlet_train.documents._segments", lambda positions: [(0, positions.shape[1], 0, 0)])
     assert not by_document(model, longest=60)
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_body_is_found_whatever_the_model_calls_it(tmp_path):
+    model = load(tmp_path, "llama4_text")
+    assert not hasattr(model, model.base_model_prefix) and body_of(model) is model.model
+    by_document(model, longest=19)  # it tries the body out, and decides
+    check_isolation(model, "--packing true")
+    other = load(tmp_path, "gpt2")
+    assert body_of(other) is other.transformer and body_of(other.transformer) is other.transformer

@@ -24,7 +24,7 @@ def load(folder, attention, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2", "llama4_text"])
 def test_packed_logits_are_those_of_each_row_alone(tmp_path, architecture, attention):
     model = load(save_tiny_model(tmp_path / "model", architecture=architecture), attention).eval()
     check_isolation(model, "--packing true")

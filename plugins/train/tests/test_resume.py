@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,6 +187,51 @@ def test_a_resumed_run_saves_as_its_own_flags_say(train, checkpoint):
 def test_changed_settings_are_told(train, checkpoint, caplog):
     train(max_steps=3, learning_rate=1e-4, resume_from_checkpoint=str(checkpoint), save_strategy="no")
     assert "max_steps (2 then, 3 now), learning_rate (0.001 then, 0.0001 now)" in caplog.text
+
+
+LOSS = """
+from dataclasses import dataclass
+from martlet import Loss, hookimpl
+
+
+@dataclass
+class Options:
+    scale: float = 1.0
+
+
+class Scaled:
+    def __init__(self, options):
+        self.options = options
+
+    def __call__(self, logits, labels):
+        return self.options.scale * -logits.log_softmax(-1).gather(-1, labels[:, None])[:, 0]
+
+
+@hookimpl
+def provide_losses():
+    yield Loss("scaled", Scaled, options=Options)
+"""
+
+
+def test_changed_options_of_a_component_are_told(train, tmp_path, caplog):
+    plugin, standins = tmp_path / "scaled.py", Path(__file__).parent / "standins.py"
+    plugin.write_text(LOSS)
+    settings = {"loss_type": "scaled", "external_plugins": [str(standins), str(plugin)], "save_steps": 1}
+    first = train(**settings, max_steps=1, set=["loss.scaled.scale=2"]).checkpoint
+    train(**settings, max_steps=1, set=["loss.scaled.scale=2"], resume_from_checkpoint=str(first))
+    assert "other settings" not in caplog.text
+    train(**settings, max_steps=2, set=["loss.scaled.scale=5"], resume_from_checkpoint=str(first))
+    assert "max_steps (1 then, 2 now), --set loss.scaled.scale (2 then, 5 now)" in caplog.text
+    caplog.clear()
+    train(**settings, max_steps=1, resume_from_checkpoint=str(first))
+    assert "--set loss.scaled.scale (2 then, its default now)" in caplog.text
+
+
+def test_another_weight_of_the_experts_balance_is_told(train, tmp_path, caplog):
+    settings = {"model": str(save_tiny_model(tmp_path / "experts", architecture="qwen3_moe")), "max_steps": 1}
+    first = train(**settings).checkpoint
+    train(**settings, router_aux_loss_coef=0.5, resume_from_checkpoint=str(first))
+    assert "router_aux_loss_coef (0.0 then, 0.5 now)" in caplog.text
 
 
 def test_flags_of_resuming_need_a_checkpoint(train):

@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from martlet_train.trainer import CoreTrainer
 
 OVERRIDDEN = {
+    "_evaluate": ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
     "_get_num_items_in_batch": ["self", "batch_samples", "device"],
     "_load_callback_state": ["self"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],

@@ -66,6 +66,28 @@ def test_gpt2_layers_count_as_linear(tmp_path, bench):
     }
 
 
+@pytest.mark.parametrize("architecture", ["llama4_text", "phimoe"])
+def test_a_linear_layer_that_chooses_experts_is_passed_by(architecture, tmp_path, bench):
+    folder = save_tiny_model(tmp_path / architecture, architecture=architecture)
+    model = bench.apply("lora", bench.model(folder))
+    found = {name.rpartition(".")[2] for name in adapted(model)}
+    assert "router" not in found and {"q_proj", "o_proj"} <= found
+    before = bench.logits(model)
+    assert not torch.allclose(bench.logits(bench.move(model)), before)
+    beside = adapted(bench.apply("lora", bench.meta(folder), target_modules=["all-linear", "embed_tokens"]))
+    assert beside == adapted(model) | {"model.embed_tokens"}
+
+
+def test_a_linear_layer_of_ones_own_is_one_all_the_same(tiny_model, bench):
+    class Plain(torch.nn.Linear):
+        def forward(self, states):
+            return states @ self.weight.T
+
+    model = bench.model(tiny_model)
+    model.model.layers[0].mlp.up_proj = Plain(64, model.config.intermediate_size, bias=False)
+    assert "model.layers.0.mlp.up_proj" in adapted(bench.apply("lora", model))
+
+
 def test_modules_to_save_are_trained_whole(tiny_model, bench):
     model = bench.apply("lora", bench.model(tiny_model), modules_to_save=["embed_tokens", "lm_head"])
     whole = {name for name in bench.trained(model) if "lora_" not in name}

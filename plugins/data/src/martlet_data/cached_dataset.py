@@ -20,7 +20,7 @@ from martlet.protocols import Encoded, Refused
 from .cached_folders import ROWS, folder_of, mode_of
 from .encoded import Arrays, Ints, grouped
 from .facts import Unknown, differences, facts_of
-from .modes import SIDES, Mode, cut_alike, fault, of_side, strategy_of
+from .modes import SIDES, Mode, cut_alike, fault, of_side, strategy_of, without_prompt
 from .opening import Opened, open_dataset
 from .references import parse
 from .stored import Damaged, Encoding, read, read_index
@@ -81,7 +81,7 @@ def read_cached(run: Run, template: BoundTemplate, part: Part, mode: Mode) -> En
     if len(stored.arrays) != mode.group * len(opened.table):
         rows = len(stored.arrays) // mode.group
         raise UsageError(f"{where}: {ROWS} holds {len(opened.table)} rows, not {rows}; export it anew.")
-    return _drawn(stored.arrays, part.needed, template.max_length, strategy, mode.group)
+    return _drawn(stored.arrays, part.needed, template.max_length, strategy, mode)
 
 
 def comparable(facts: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +100,9 @@ def _compare(where: str, now: dict[str, Any], then: dict[str, Any]) -> None:
         )
 
 
-def _drawn(arrays: Arrays, rows: Ints, limit: int | None, strategy: str, group: int) -> Encoding:
-    """Return the samples of some rows. ``group``: samples of each row."""
+def _drawn(arrays: Arrays, rows: Ints, limit: int | None, strategy: str, mode: Mode) -> Encoding:
+    """Return the samples of some rows."""
+    group = mode.group
     wanted = grouped(rows, group)
     lengths = np.diff(arrays.offsets)[wanted]
     excess = np.maximum(lengths - limit, 0) if limit is not None else np.zeros_like(lengths)
@@ -116,6 +117,9 @@ def _drawn(arrays: Arrays, rows: Ints, limit: int | None, strategy: str, group: 
                 excess[mine] = cut_alike(chosen, rejected, int(limit or 0))
             cut = arrays.rows(wanted[mine], excess[mine], strategy)
             refused = fault([_as_encoded(cut, at) for at in range(group)])
+            if mode.needs_prompt and strategy == "left":
+                whole = arrays.sample(int(wanted[place]))
+                refused = without_prompt(whole.labels, int(excess[place])) or refused
         if refused:
             drops.append(Drop(place, int(rows[place]) + 1, refused.reason, refused.detail, length_of(refused)))
     used = np.ones(len(rows), bool)

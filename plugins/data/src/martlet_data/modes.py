@@ -41,6 +41,8 @@ class Mode:
     """Columns that stay with the samples whatever --remove_unused_columns says."""
     kinds: tuple[str, ...] = ()
     """What samples are called, where there are several kinds of them."""
+    needs_prompt = False
+    """A sample needs tokens before those that are trained on, and a cut from the left must leave one."""
 
     def refuse(self, row: Row) -> Refused | None:
         """Refuse a standard row by its columns alone."""
@@ -68,6 +70,7 @@ class Labels(Mode):
     name = "kto"
     kept = ("channel", "label")
     kinds = ("label true", "label false")
+    needs_prompt = True
 
     def refuse(self, row: Row) -> Refused | None:
         label = row.get("label")
@@ -80,7 +83,9 @@ class Labels(Mode):
         return (self.kinds[not row["label"]],)
 
     def encode(self, template: BoundTemplate, rows: list[Row], strategy: str) -> Sequence[Made]:
-        return _whole(template, rows)
+        if strategy != "left" or (limit := template.max_length) is None:
+            return _whole(template, rows)
+        return [one if isinstance(one, Refused) else _behind_prompt(one, limit) for one in _uncut(template, rows)]
 
 
 class Pairs(Mode):
@@ -106,11 +111,8 @@ class Pairs(Mode):
 
     def encode(self, template: BoundTemplate, rows: list[Row], strategy: str) -> Sequence[Made]:
         sides = [side for row in rows for side in self.sides(row)]
-        limit = None
-        if strategy == "left":
-            template, limit = copy(template), template.max_length
-            template.max_length = None
-        made = _whole(template, sides)
+        limit = template.max_length if strategy == "left" else None
+        made = _whole(template, sides) if limit is None else _uncut(template, sides)
         return [_pair(*pair, limit) for pair in zip(made[::2], made[1::2], strict=True)]
 
 
@@ -165,6 +167,27 @@ def _whole(template: BoundTemplate, rows: list[Row]) -> list[Encoded | Refused]:
     """Encode rows of which each has to stay one sample."""
     split = Refused("split", "its template makes several samples of it")
     return [split if isinstance(one, list) else one for one in encoded_by(template, rows)]
+
+
+def _uncut(template: BoundTemplate, rows: list[Row]) -> list[Encoded | Refused]:
+    """Encode rows as ``_whole`` does, whatever ``--max_length`` is: what is cut off is for the mode to say."""
+    template = copy(template)
+    template.max_length = None
+    return _whole(template, rows)
+
+
+def _behind_prompt(one: Encoded, limit: int) -> Encoded | Refused:
+    """Cut from the left what does not fit; refuse what would have no prompt any more."""
+    lost = max(0, len(one.input_ids) - limit)
+    return without_prompt(one.labels, lost) or (_without_first(one, lost) if lost else one)
+
+
+def without_prompt(labels: Sequence[int] | npt.NDArray[Any], lost: int) -> Refused | None:
+    """Refuse a sample of which a cut takes all that stands before its first supervised token."""
+    if lost and labels[0] == IGNORED and labels[lost] != IGNORED:
+        length = len(labels)
+        return Refused("too long", f"{length} tokens; the last {length - lost} hold nothing of its prompt")
+    return None
 
 
 def _pair(chosen: Encoded | Refused, rejected: Encoded | Refused, limit: int | None) -> Refused | tuple[Encoded, ...]:

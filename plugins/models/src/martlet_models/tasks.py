@@ -58,8 +58,8 @@ def check(folder: Path, raw: Mapping[str, Any], settings: ModelArguments) -> Non
     if settings.task_type == "causal_lm":
         if is_classifier(raw):
             raise UsageError(
-                f"--model {folder}: it puts scores to conversations and writes no text ({raw['architectures'][0]}); "
-                "name a language model, or add --task_type seq_cls."
+                f"--model {folder}: it puts scores to conversations and writes no text ({raw['architectures'][0]}, "
+                "--task_type seq_cls); name a language model."
             )
     elif not is_classifier(raw):
         if settings.num_labels is None:

@@ -60,6 +60,11 @@ class Kto(Algorithm):
         self.beta = beta_of(run)
         settings = run.config[KtoArguments]
         self.weights = {True: settings.desirable_weight, False: settings.undesirable_weight}
+        if not any(self.weights.values()):
+            raise UsageError(
+                "--desirable_weight 0 --undesirable_weight 0: neither good nor bad answers would count, so nothing "
+                "would be trained. Give at least one of them a weight above 0."
+            )
         self.kl = torch.zeros(())
         self.rows = {True: 0.0, False: 0.0}
         lazy = run.config[TrainArguments].lazy_tokenize
@@ -132,6 +137,12 @@ class Kto(Algorithm):
         bad = len(labels) - good
         if not good or not bad:
             label, way = ("true", "towards") if good else ("false", "away from")
+            if not self.weights[bool(good)]:
+                flag = "desirable_weight" if good else "undesirable_weight"
+                raise UsageError(
+                    f"--{flag} 0: all {len(labels):,} rows have the label {label}, so nothing would be trained. Leave "
+                    "the flag out, or add rows with the other label."
+                )
             run.warn(
                 f"All {len(labels):,} rows have the label {label}, so nothing tells good answers from bad ones: the "
                 f"model is only pushed {way} these answers, whatever they are like. Add rows with the other label."
@@ -140,10 +151,12 @@ class Kto(Algorithm):
         run.logger.info("%s rows have the label true, %s false.", f"{good:,}", f"{bad:,}")
         desirable, undesirable = self.weights[True] * good, self.weights[False] * bad
         if not undesirable <= desirable * (1 + 1e-6) <= undesirable * BALANCED * (1 + 1e-5):
+            mends = (("desirable_weight", undesirable / good), ("undesirable_weight", desirable / bad))
+            would_do = " or ".join(f"--{flag} {weight:.3g}" for flag, weight in mends if weight)
             run.warn(
                 f"Good answers weigh {desirable:,.4g} (rows times --desirable_weight), bad ones {undesirable:,.4g} "
-                "(times --undesirable_weight); the paper wants the first between 1 and 4/3 times the second. Either "
-                f"--desirable_weight {undesirable / good:.3g} or --undesirable_weight {desirable / bad:.3g} would do."
+                "(times --undesirable_weight); the paper wants the first between 1 and 4/3 times the second. "
+                f"{would_do} would do."
             )
 
 

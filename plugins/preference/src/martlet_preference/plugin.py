@@ -112,7 +112,7 @@ def provide_trainers() -> Iterable[Trainer]:
         summary="reward model: a model with a score head that gives the chosen answer of a pair the higher score",
         command="rlhf",
         contracts=(),
-        defaults={"task_type": "seq_cls", "num_labels": 1, "loss_scale": "default"},
+        defaults={"task_type": "seq_cls", "num_labels": 1},
     )
 
 

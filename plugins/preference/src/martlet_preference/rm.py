@@ -9,6 +9,7 @@ from torch.nn.functional import logsigmoid
 from martlet import MartletError, Run, UsageError
 from martlet.protocols import BoundTemplate, TrainResult
 from martlet_data.api import Prepared, prepare
+from martlet_data.args import DataArguments
 from martlet_train.api import Algorithm, Batch, Forward, LossOut, fit
 from martlet_train.args import TrainArguments
 
@@ -37,7 +38,9 @@ class RewardModel(Algorithm):
             raise UsageError(f"--num_labels {labels}: a reward is one number. Leave the flag out.")
         if is_given(run, "beta"):
             run.warn("--beta has no effect: a reward model is compared with no reference model.")
-        if is_given(run, "loss_scale"):
+        if is_given(run, "use_logits_to_keep"):
+            run.warn("--use_logits_to_keep has no effect: a reward model computes no logits.")
+        if is_given(run, "loss_scale") and not run.config[DataArguments].cached_dataset:  # which wants its own
             run.warn("--loss_scale has no effect on a reward: it is the score of a whole conversation.")
         self.center = run.config[RewardArguments].center_rewards_coefficient or 0.0
 

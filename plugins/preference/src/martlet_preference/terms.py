@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from martlet import Loss, MartletError, Run, UsageError
-from martlet.errors import told
+from martlet import Loss, Run, UsageError
+from martlet_train.api import call_loss, check_values
 from martlet_train.args import TrainArguments, TrainerArguments
 
 from .args import PairArguments
@@ -34,26 +33,18 @@ class Term:
     function: Callable[..., Any]
 
     def __call__(self, given: Mapping[str, Any], pairs: int) -> dict[str, Tensor]:
-        """Return (P,) losses by what they are averaged over; what a stranger's loss does wrong is its fault."""
-        try:
-            found = self.function(**given)
-        except (MartletError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise MartletError(f"--loss_type {self.name} failed: {told(error, __file__)}.") from error
+        """Return (P,) losses by what they are averaged over."""
+        found = call_loss(self.name, self.function, **given)
         terms = found if isinstance(found, dict) else {"pairs": found}
+        if not terms:
+            raise UsageError(f"--loss_type {self.name} returned no term; a loss of pairs returns one number a pair.")
         for divisor, losses in terms.items():
             if divisor not in DIVISORS:
                 raise UsageError(
                     f"--loss_type {self.name} returned a term averaged over {divisor!r}; "
                     f"a loss of pairs averages over {' or '.join(DIVISORS)}."
                 )
-            if not isinstance(losses, Tensor) or losses.shape != (pairs,):
-                shape = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else None
-                raise UsageError(
-                    f"--loss_type {self.name} returned {shape or type(losses).__name__} for {pairs} pairs; "
-                    "a loss of pairs returns one number a pair."
-                )
+            check_values(self.name, losses, pairs, "pair")
         return terms
 
     def names(self, parts: Iterable[str]) -> dict[str, str]:
@@ -71,7 +62,11 @@ def chosen_terms(run: Run, settings: Mapping[str, float]) -> list[Term]:
     weights = _weights(run.config[PairArguments].loss_weights, names)
     terms = [Term(*parts) for parts in zip(names, weights, run.all(Loss), strict=True)]
     for term in terms:
-        term(made_up(settings), 2)
+        if not any(losses.requires_grad for losses in term(made_up(settings), 2).values()):
+            raise UsageError(
+                f"--loss_type {term.name} has no gradient: it depends on nothing that the model computes (chosen, "
+                "rejected, chosen_score, rejected_score, nll)."
+            )
     warn_of_idle(run, terms)
     return terms
 
@@ -105,9 +100,11 @@ def check_divergence(terms: list[Term], divergence: str) -> None:
 
 def made_up(settings: Mapping[str, float]) -> dict[str, Any]:
     """Return the arguments of a loss for two pairs: what is wrong with it shows before a model is loaded."""
-    sums = dict.fromkeys(("chosen", "rejected", "ref_chosen", "ref_rejected", "chosen_score", "rejected_score"), -6.0)
-    counts = dict.fromkeys(("chosen_tokens", "rejected_tokens", "nll"), 6.0)
-    return {name: torch.full((2,), value) for name, value in (sums | counts).items()} | dict(settings)
+    learnt = dict.fromkeys(("chosen", "rejected", "chosen_score", "rejected_score"), -6.0) | {"nll": 6.0}
+    known = {"ref_chosen": -6.0, "ref_rejected": -6.0, "chosen_tokens": 6.0, "rejected_tokens": 6.0}
+    found = {name: torch.full((2,), value) for name, value in known.items()}
+    found |= {name: torch.full((2,), value, requires_grad=True).clone() for name, value in learnt.items()}
+    return {**found, **settings}
 
 
 def _weights(weights: list[float] | None, names: list[str]) -> list[float]:
@@ -120,6 +117,6 @@ def _weights(weights: list[float] | None, names: list[str]) -> list[float]:
         raise UsageError(
             f"{given} has {len(weights)} numbers for the {len(names)} losses {', '.join(names)}; give each loss one."
         )
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+    if not all(weight >= 0 for weight in weights) or not any(weights):
         raise UsageError(f"{given}: weights are 0 or more, and at least one is more.")
     return weights

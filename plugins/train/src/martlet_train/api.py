@@ -14,6 +14,7 @@ from .algorithm import Algorithm, LossOut, Measured
 from .batch import Batch, Collator, Row, sequence_sum
 from .core import fit
 from .head import Measure
+from .losses import call_loss, check_values
 from .probing import evaluating
 from .scoring import Forward, TokenScores, log_probabilities
 
@@ -28,6 +29,8 @@ __all__ = [
     "Row",
     "TokenScores",
     "TrainResult",
+    "call_loss",
+    "check_values",
     "evaluating",
     "fit",
     "log_probabilities",

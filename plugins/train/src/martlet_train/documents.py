@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from .probing import base_of, difference, evaluating, probe_ids, rounding
+from .probing import base_of, body_of, difference, evaluating, probe_ids, rounding
 
 NAME, REPLACED = "martlet_documents", "sdpa"
 LENGTHS = (5, 9, 2, 8)
@@ -98,10 +98,10 @@ def by_document(model: nn.Module, longest: int | None) -> bool:
         return False
     ids = probe_ids(model, sum(LENGTHS))
     positions = torch.cat([torch.arange(length, device=ids.device) for length in LENGTHS])
-    before = _hidden(base, model, ids, positions)
+    before = _hidden(model, ids, positions)
     base.set_attn_implementation(NAME)
     try:
-        same = difference(_hidden(base, model, ids, positions), before) <= rounding(model)
+        same = difference(_hidden(model, ids, positions), before) <= rounding(model)
     except torch.OutOfMemoryError:  # the plain way takes more
         raise
     except (RuntimeError, TypeError, ValueError):
@@ -119,16 +119,15 @@ def branches(model: nn.Module) -> bool:
     ids = probe_ids(model, sum(LENGTHS))
     shared, chosen, rejected, _ = ids.split(LENGTHS)
     whole = torch.arange(len(shared) + len(rejected), device=ids.device)
-    alone = _hidden(base, model, torch.cat([shared, rejected]), whole)[len(shared) :]
+    alone = _hidden(model, torch.cat([shared, rejected]), whole)[len(shared) :]
     places = torch.cat([torch.arange(len(shared) + len(chosen), device=ids.device), whole[len(shared) :]])
-    branch = _hidden(base, model, torch.cat([shared, chosen, rejected]), places)[-len(rejected) :]
+    branch = _hidden(model, torch.cat([shared, chosen, rejected]), places)[-len(rejected) :]
     return difference(branch, alone) <= rounding(model)
 
 
-def _hidden(base: Any, model: nn.Module, ids: Tensor, positions: Tensor) -> Tensor:
+def _hidden(model: nn.Module, ids: Tensor, positions: Tensor) -> Tensor:
     """Return the last hidden states (T, H) f32 of packed documents."""
     with evaluating(model):
-        body = getattr(base, base.base_model_prefix)
-        output = body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+        output = body_of(model)(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden: Tensor = output[0][0].float()
     return hidden

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from martlet import UsageError
 
-from .probing import base_of, difference, evaluating, probe_ids, rounding
+from .probing import base_of, body_of, difference, evaluating, probe_ids, rounding
 
 LENGTH = 12
 LEAK = 1e-5
@@ -123,5 +123,5 @@ def _call(model: nn.Module, **inputs: Tensor) -> Tensor:
     if base.get_output_embeddings() is not None:
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits.float()
-    hidden: Tensor = getattr(base, base.base_model_prefix)(**inputs, use_cache=False)[0]
+    hidden: Tensor = body_of(model)(**inputs, use_cache=False)[0]
     return hidden.float()

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-2}
 COARSE = 0.2
@@ -24,6 +25,20 @@ def base_of(model: nn.Module) -> nn.Module:
     unwrap = getattr(model, "get_base_model", None)
     base: nn.Module = unwrap() if unwrap else model
     return base
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    """Return what makes hidden states of tokens, without the head that is put onto them.
+
+    Mostly ``base_model_prefix`` names it; where it does not (Llama 4), it is the part that holds the embeddings of the
+    input. A model without such a part is its own body, and what it makes are logits.
+    """
+    base: Any = base_of(model)
+    if (named := base.base_model) is not base:
+        return named  # type: ignore[no-any-return]
+    embeddings = base.get_input_embeddings()
+    parts = (part for part in base.children() if isinstance(part, PreTrainedModel))
+    return next((part for part in parts if any(inner is embeddings for inner in part.modules())), base)
 
 
 def embeddings_of(model: nn.Module) -> Any:

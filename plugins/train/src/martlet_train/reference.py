@@ -63,12 +63,6 @@ def check_reference(run: Run, algorithm: Algorithm, processor: Any) -> None:
     another.find_adapters()
     if another.named:
         check_same_tokenizer(another, processor)
-    elif not another.adapters and not run.config.is_set("resume_from_checkpoint"):
-        for entry in another.policy("adapters") or ():
-            run.warn(
-                f"The reference is the base model, without the adapter {entry} that training goes on with. To compare "
-                f"with what that adapter makes of it, add --ref_adapters {entry}"
-            )
 
 
 def _flags(run: Run) -> RlhfArguments:
@@ -103,6 +97,12 @@ class Reference:
             return None
         another = AnotherModel(run, "ref_")
         adapter = next((path for _, path in another.find_adapters()), None)
+        if adapter is None and not another.named and not run.config.is_set("resume_from_checkpoint"):
+            for entry in another.policy("adapters") or ():
+                run.warn(
+                    f"The reference is the base model, without the adapter {entry} that training goes on with. To "
+                    f"compare with what that adapter makes of it, add --ref_adapters {entry}"
+                )
         own = getattr(run.one(Tuner), "reference", None)
         switch: Switch | None = own(model, adapter) if own and not another.named else None
         if switch is None:

@@ -100,7 +100,8 @@ def _choose_evaluation(config: Config) -> Iterable[Choice]:
 
 
 def choose_train(config: Config) -> Iterable[Choice]:
-    """Fill the flags of ``TrainArguments`` that are None."""
+    """Fill the flags of ``TrainArguments`` that are None. ``UsageError`` for a task that the trainer does not train."""
+    _check_task(config)
     length = _value(config, "max_length")
     if config.value("packing") and config.value("packing_length") is None and length:
         sides = 2 if _value(config, "rlhf_type") else 1
@@ -109,6 +110,17 @@ def choose_train(config: Config) -> Iterable[Choice]:
         yield "lazy_tokenize", False, "rows are text"
     if config.value("loss_type") is None and config.value("enable_dft_loss"):
         yield "loss_type", ["dft"], "--enable_dft_loss true"
+
+
+def _check_task(config: Config) -> None:
+    """Refuse a model of another task than the trainer's: before the model's owner asks for what such a one needs."""
+    name = (_value(config, "rlhf_type") or config.command.name).rpartition("::")[2]
+    trainer = next((spec for _, spec in config.manager.specs(Trainer) if spec.name == name), None)
+    if trainer is None or not config.is_set("task_type"):
+        return
+    made_for = trainer.defaults.get("task_type", "causal_lm")
+    if (task := config.value("task_type")) != made_for:
+        raise UsageError(f"--task_type {task}: {name} trains models of {made_for}. Leave the flag out.")
 
 
 def _without_effect(config: Config) -> Iterable[str]:
@@ -213,9 +225,19 @@ def _check_losses(config: Config) -> None:
     taken = [spec.name for spec in losses if spec.contract in accepted]
     for name in () if _broken(config) else config.value("loss_type"):
         if accepted and "::" not in name and name not in [spec.name for spec in losses]:
-            hint = suggest(name, taken, listed=f"Its {' and '.join(sorted(accepted))} losses")
-            raise UsageError(f"--loss_type {name}: No plugin provides loss {name!r}. {hint}")
+            hint = f"{suggest(name, taken, listed='')} The {' and '.join(sorted(accepted))} losses: ".lstrip()
+            listed = ", ".join(sorted(taken))
+            raise UsageError(f"--loss_type {name}: No plugin provides loss {name!r}. {hint}{listed}.")
     raise config.missing["losses"]
+
+
+def _endless(config: Config) -> Iterable[tuple[bool, str]]:
+    """Return the flags with a number that is none, or has no end, unless their default is such a one."""
+    for flag, value, _ in config:
+        numbers = value if isinstance(value, list) else [value]
+        wrong = [one for one in numbers if isinstance(one, float) and not isfinite(one)]
+        usual = isinstance(flag.field.default, float) and not isfinite(flag.field.default)
+        yield bool(wrong) and not usual, f"--{flag.name} {' '.join(map(str, wrong))} is no finite number; give one."
 
 
 def check(config: Config) -> None:
@@ -227,9 +249,8 @@ def check(config: Config) -> None:
     loop, train = config[TrainerArguments], config[TrainArguments]
     evaluates = loop.eval_strategy not in (None, "no") or loop.eval_on_start
     has_rows = _evaluation_rows(config)
-    endless = next((name for name, value in vars(loop).items() if isinstance(value, float) and not isfinite(value)), "")
     faults = (
-        (endless, f"--{endless} {getattr(loop, endless, '')} is no finite number; give one."),
+        *_endless(config),
         (
             loop.max_steps == 0,
             "--max_steps 0 trains nothing: give at least 1, or -1 (the default) to let --num_train_epochs decide.",

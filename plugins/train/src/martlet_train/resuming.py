@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from martlet import KINDS, CheckpointError, Run, UsageError
+from martlet import CheckpointError, Loss, Model, Run, Trainer, Tuner, UsageError
 
 from .checkpoint import follow, verify
 from .sharded import load_whole_optimizer, shape
@@ -50,12 +50,13 @@ ADAMW = frozenset({"adamw_torch", "adamw_torch_fused"})
 
 
 def options_of(run: Run) -> dict[str, str]:
-    """Return what ``--set`` says to the components that were made for a run: ``loss.NAME.OPTION`` and its value."""
+    """Return what ``--set`` says to a run's components that steer it: ``loss.NAME.OPTION`` and its value."""
     used = {(one["kind"], one["name"]) for one in run.record.components}
     return {
-        f"{KINDS[kind].label}.{name}.{option}": str(value)
+        f"{spec.label}.{name}.{option}": str(value)
+        for spec in (Loss, Model, Trainer, Tuner)
         for (kind, name), given in run.config.options.items()
-        if (kind, name) in used
+        if kind == spec.kind and (kind, name) in used
         for option, value in given.items()
     }
 

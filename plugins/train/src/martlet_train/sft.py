@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from martlet import Loss, MartletError, Run, Trainer, UsageError
-from martlet.errors import suggest, told
+from martlet import Loss, Run, Trainer, UsageError
+from martlet.errors import suggest
 from martlet.protocols import BoundTemplate, TrainResult
 from martlet_data.api import Prepared, prepare
 from martlet_data.args import DataArguments
@@ -14,6 +14,7 @@ from martlet_data.args import DataArguments
 from .algorithm import Algorithm, LossOut, Measured
 from .args import TrainArguments, TrainerArguments
 from .core import fit
+from .losses import call_loss, check_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,7 @@ def main(run: Run) -> TrainResult:
 
 
 def check_losses(run: Run, trainer: Trainer) -> None:
-    """Refuse a model of another task than the trainer's, and a loss that is not of a contract that it takes."""
-    made_for = trainer.defaults.get("task_type", "causal_lm")
-    if run.config.is_set("task_type") and (task := run.config.value("task_type")) != made_for:
-        raise UsageError(f"--task_type {task}: {trainer.name} trains models of {made_for}. Leave the flag out.")
+    """Refuse a loss that is not of a contract that the trainer takes."""
     if not trainer.contracts and run.config.is_set("loss_type"):
         raise UsageError(f"--loss_type: {trainer.name} has a loss of its own. Leave the flag out.")
     for loss in cast(list[Loss], run.selected(Loss)) if trainer.contracts else ():
@@ -97,22 +95,9 @@ class Supervised(Algorithm):
         return LossOut({"tokens": total}, metrics)
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return one number a token; what a stranger's loss does wrong is said to be its fault."""
-        import torch
-
-        try:
-            losses = self.token_loss(logits, targets)
-        except (MartletError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise MartletError(f"--loss_type {self.name} failed: {told(error, __file__)}.") from error
-        if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape:
-            shape = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else None
-            what = shape or type(losses).__name__
-            raise UsageError(
-                f"--loss_type {self.name} returned {what} for {len(targets)} tokens; a token loss returns one "
-                "number a token."
-            )
+        """Return one number a token."""
+        losses: Tensor = call_loss(self.name, self.token_loss, logits, targets)
+        check_values(self.name, losses, len(targets), "token")
         return losses
 
     def _metrics(self, right: Tensor, losses: Tensor, batch: Batch) -> Measured:

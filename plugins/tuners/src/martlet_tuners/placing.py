@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def lora_config(model: nn.Module, run: Run) -> Any:
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
         target_modules=targets or None,
+        exclude_modules=(_choosers(model) or None) if targets == ALL_LINEAR else None,
         target_parameters=list(where.target_parameters) or None,
         modules_to_save=list(where.modules_to_save) or None,
         ensure_weight_tying=_saves_tied(model, where.modules_to_save),
@@ -123,13 +125,36 @@ def _targets(model: nn.Module, modules: list[str], where: TunerArguments) -> lis
 
 
 def _linear(model: nn.Module) -> list[str]:
-    """Return the names of all linear layers but the output head."""
+    """Return the names of all linear layers but the output head, and those that choose."""
     from torch import nn as layers
     from transformers.pytorch_utils import Conv1D
 
     whole: Any = model
     head = whole.get_output_embeddings() if hasattr(whole, "get_output_embeddings") else None
-    return [n for n, m in model.named_modules() if isinstance(m, layers.Linear | Conv1D) and m is not head]
+    passed = {head, *map(model.get_submodule, _choosers(model))}
+    return [n for n, m in model.named_modules() if isinstance(m, layers.Linear | Conv1D) and m not in passed]
+
+
+def _choosers(model: nn.Module) -> list[str]:
+    """Return the linear layers that give more than one tensor, as the routers of some experts do.
+
+    An adapter adds to what its layer gives, so there can be none on them. Tried out on the meta device; a layer with
+    which that cannot be done, as with quantised weights, is not among them.
+    """
+    import torch
+    from torch import nn as layers
+
+    found = []
+    for name, layer in model.named_modules():
+        if not isinstance(layer, layers.Linear) or type(layer).forward is layers.Linear.forward:
+            continue
+        shapes: dict[str, tuple[int, ...]] = {"weight": (layer.out_features, layer.in_features)}
+        shapes |= {} if layer.bias is None else {"bias": (layer.out_features,)}
+        weights = {part: torch.empty(shape, device="meta") for part, shape in shapes.items()}
+        with suppress(Exception), torch.no_grad():
+            given = torch.func.functional_call(layer, weights, (torch.empty(1, layer.in_features, device="meta"),))
+            found += [] if isinstance(given, torch.Tensor) else [name]
+    return found
 
 
 def _saves_tied(model: nn.Module, modules: list[str]) -> bool:
