@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.utils.quantization_config import QuantizationMethod
 
 from martlet_sdk.tiny import save_tiny_model
 from martlet_train.probing import probe_ids
@@ -59,5 +60,9 @@ def test_what_is_in_place_is_left_alone(model):
 
 
 def test_a_model_is_placed(model):
+    model.quantization_method = QuantizationMethod.BITS_AND_BYTES
+    place(model, ELSEWHERE)
+    assert {one.device.type for one in model.parameters()} == {"cpu"}
+    del model.quantization_method
     place(model, ELSEWHERE)
     assert {one.device for one in model.parameters()} == {ELSEWHERE}

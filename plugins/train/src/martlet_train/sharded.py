@@ -46,9 +46,10 @@ def in_parts(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def place(model: nn.Module, device: torch.device) -> None:
-    """Put a model onto ``device``, unless its weights are divided or have their places already."""
+    """Put a model onto ``device``, unless its weights are divided or have their places already, as bitsandbytes' do."""
     base: Any = base_of(model)
-    if getattr(base, "hf_device_map", None) is None and not in_parts(model.parameters()):
+    placed = getattr(base, "hf_device_map", None) or getattr(base, "quantization_method", None) == "bitsandbytes"
+    if not placed and not in_parts(model.parameters()):
         model.to(device)
 
 
