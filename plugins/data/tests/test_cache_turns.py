@@ -24,7 +24,10 @@ def test_of_two_at_a_time_one_encodes_and_the_other_waits_for_it(data_run, bound
 
     def slow(run, works, *more):
         seen.append(len(works))
-        time.sleep(0.5)
+        deadline = time.monotonic() + 60
+        while works and not any("Waiting for another process" in line for line in logged):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         return encoding(run, works, *more)
 
     monkeypatch.setitem(prepare.__globals__, "encode_with", slow)
@@ -74,7 +77,7 @@ def test_who_does_not_get_on_is_not_waited_for(data_run, bound, cache, chats, mo
 
 
 def test_who_gets_on_is_waited_for_however_long_it_takes(data_run, bound, cache, chats, monkeypatch):
-    monkeypatch.setattr("martlet_data.cache.PATIENCE", 1.0)
+    monkeypatch.setattr("martlet_data.cache.PATIENCE", 4.0)
     monkeypatch.setattr("martlet_data.cache.PAUSE", 0.1)
     runs = [data_run(folder=True, load_from_cache_file=True, dataset=[chats()]) for _ in range(2)]
     entered, encoding, seen = Event(), prepare.__globals__["encode_with"], []
@@ -82,7 +85,7 @@ def test_who_gets_on_is_waited_for_however_long_it_takes(data_run, bound, cache,
     def slowly(run, works, parts, get_on):
         seen.append(run)
         entered.set()
-        for _ in range(10 if works else 0):
+        for _ in range(25 if works else 0):
             time.sleep(0.2)
             get_on()
         return encoding(run, works, parts, get_on)

@@ -120,8 +120,8 @@ def ignore(run, flags, folder):
 
 def miss(run, flags, folder):
     """Rank 1 does not notice the first signal: it comes where exceptions are ignored."""
-    (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
     try:
+        (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
         time.sleep(flags.seconds)
     except KeyboardInterrupt:
         if run.process.rank == 0:
@@ -131,13 +131,13 @@ def miss(run, flags, folder):
 
 def late(run, flags, folder):
     """Be killed by a second signal after everything was said."""
-    (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
 
     def die():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     try:
+        (folder / f"ready-{run.process.rank}").write_text(str(os.getpid()))
         time.sleep(flags.seconds)
     except KeyboardInterrupt:
         atexit.register(die)
