@@ -139,21 +139,13 @@ def test_a_rank_may_take_longer_to_save_than_torch_would_wait(tmp_path):
     assert (one.status, one.error) == (130, "Stopped at step 3.")
 
 
-def test_a_command_that_does_not_listen_is_interrupted(tmp_path):
-    with Walk(tmp_path, "--do", "wait") as one:
+@pytest.mark.parametrize("do", ["wait", "miss"])
+def test_a_command_that_does_not_listen_is_interrupted_in_every_rank(do, tmp_path):
+    with Walk(tmp_path, "--do", do, "--seconds", "600") as one:
         pids = one.ready().pids()
         one.process.send_signal(signal.SIGTERM)
         one.done()
     assert one.status == 143 and one.err.splitlines()[-1] == "interrupted: SIGTERM" and "Traceback" not in one.err
-    assert gone(pids)
-
-
-def test_a_rank_that_misses_a_signal_does_not_go_on_alone(tmp_path):
-    with Walk(tmp_path, "--do", "miss", "--seconds", "600") as one:
-        pids = one.ready().pids()
-        one.process.send_signal(signal.SIGTERM)
-        one.done()
-    assert one.status == 143 and one.err.splitlines()[-1] == "interrupted: SIGTERM"
     assert gone(pids)
 
 

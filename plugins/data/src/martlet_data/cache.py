@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,8 @@ class Cache:
         self.locks = self.folder.with_name("locks")
         self._known: dict[Path, dict[str, Any]] = {}
         """By place: everything that the encoding there depends on."""
+        self._beats: list[Path] = []
+        """Files whose times tell the processes that wait for this one that it gets on."""
 
     @classmethod
     def of(cls, run: Run, template: BoundTemplate, mode: Mode) -> Cache | None:
@@ -73,13 +75,12 @@ class Cache:
         return place
 
     @contextmanager
-    def turn(self, places: Iterable[Path | None]) -> Iterator[Callable[[], None]]:
+    def turn(self, places: Iterable[Path | None]) -> Iterator[None]:
         """Wait while another process encodes the same: the ranks of a machine, say. What it kept is found afterwards.
 
-        Yields what is to be called now and then by the one that encodes: the others wait as long as it gets on. A place
-        is locked only while nothing is there, and all of them in one order, so that nobody waits in a circle.
+        The others wait as long as this one calls ``get_on`` now and then. A place is locked only while nothing is
+        there, and all of them in one order, so that nobody waits in a circle.
         """
-        beats: list[Path] = []
         with ExitStack() as held:
             for place in sorted({place for place in places if place is not None and not place.is_dir()}):
                 lock, beat = (self.locks / f"{place.name}.{kind}" for kind in ("lock", "beat"))
@@ -88,16 +89,16 @@ class Cache:
                     if self._locked(lock, beat, held):
                         beat.touch()
                         held.callback(beat.unlink, missing_ok=True)
-                        beats.append(beat)
+                        self._beats.append(beat)
                 except (OSError, NotImplementedError) as error:  # then everybody encodes, as without a cache
                     self.run.logger.debug("%s cannot be locked (%s)", place, error)
+            yield
 
-            def get_on() -> None:
-                with suppress(OSError):
-                    for beat in beats:
-                        beat.touch()
-
-            yield get_on
+    def get_on(self) -> None:
+        """Let those who wait for this process know that it is at work."""
+        with suppress(OSError):
+            for beat in self._beats:
+                beat.touch()
 
     def _locked(self, path: Path, beat: Path, held: ExitStack) -> bool:
         """Wait for a lock, which ``held`` then releases; False where who has it does not get on."""

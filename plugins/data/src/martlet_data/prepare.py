@@ -108,43 +108,31 @@ def encode(run: Run, template: BoundTemplate, parts: Sequence[Part], mode: Mode)
 
     They come from a cached dataset, from the cache, or are encoded now.
     """
+    data = run.config[DataArguments]
     cache = Cache.of(run, template, mode)
     places = [cache.place(part) if cache and not isinstance(part.opened, CachedDataset) else None for part in parts]
-    with cache.turn(places) if cache else nullcontext(_nothing) as get_on:
-        return _encode(run, template, parts, mode, cache, places, get_on)
-
-
-def _encode(
-    run: Run,
-    template: BoundTemplate,
-    parts: Sequence[Part],
-    mode: Mode,
-    cache: Cache | None,
-    places: list[Path | None],
-    get_on: Callable[[], None],
-) -> list[Arrays]:
-    strict = run.config[DataArguments].strict
-    known: list[Encoding | None] = []
-    for part, place in zip(parts, places, strict=True):
-        if isinstance(part.opened, CachedDataset):
-            found: Encoding | None = read_cached(run, template, part, mode)
-        else:
-            found = cache.load(part, place) if cache else None
-        if found is not None:
-            part.absorb(found.outcome, strict=strict)
-        known.append(found)
-    todo = [part for part, one in zip(parts, known, strict=True) if one is None]
-    works = [work_on(run, part.opened.table, part.opened.converter, template, mode) for part in todo]
-    new = iter(encode_with(run, works, todo, get_on))
-    arrays = []
-    for part, place, one in zip(parts, places, known, strict=True):
-        encoding = one or next(new)
-        if one is None and cache:
-            get_on()
-            cache.save(part, place, encoding)
-        part.opened.converter.renamed |= encoding.outcome.renamed
-        count_tokens(part, encoding.arrays, mode.group)
-        arrays.append(encoding.arrays)
+    with cache.turn(places) if cache else nullcontext():
+        known: list[Encoding | None] = []
+        for part, place in zip(parts, places, strict=True):
+            if isinstance(part.opened, CachedDataset):
+                found: Encoding | None = read_cached(run, template, part, mode)
+            else:
+                found = cache.load(part, place) if cache else None
+            if found is not None:
+                part.absorb(found.outcome, strict=data.strict)
+            known.append(found)
+        todo = [part for part, one in zip(parts, known, strict=True) if one is None]
+        works = [work_on(run, part.opened.table, part.opened.converter, template, mode) for part in todo]
+        new = iter(encode_with(run, works, todo, cache.get_on if cache else _nothing))
+        arrays = []
+        for part, place, one in zip(parts, places, known, strict=True):
+            encoding = one or next(new)
+            if one is None and cache:
+                cache.get_on()
+                cache.save(part, place, encoding)
+            part.opened.converter.renamed |= encoding.outcome.renamed
+            count_tokens(part, encoding.arrays, mode.group)
+            arrays.append(encoding.arrays)
     return arrays
 
 

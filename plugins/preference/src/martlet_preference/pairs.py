@@ -39,8 +39,9 @@ class Pairs(Algorithm):
         self.settings = {"beta": self.beta} | {name: getattr(settings, name) for name in SETTINGS}
         self.terms = self.losses(run)
         nll = ("nll_loss",) if nll_weight else ()
-        parts = [name for term in self.terms for name in term.names(term(made_up(self.settings), 2)).values()]
-        check_run(run, (*METRICS, *self.more_metrics, *nll, *(parts if len(self.terms) > 1 else ())))
+        several = self.terms if len(self.terms) > 1 else ()
+        parts = [name for term in several for name in term.names(term(made_up(self.settings), 2)).values()]
+        check_run(run, (*METRICS, *self.more_metrics, *nll, *parts))
 
     def data(self, run: Run, template: BoundTemplate) -> Prepared:
         return prepare(run, template, mode="rlhf", lazy=bool(run.config[TrainArguments].lazy_tokenize))

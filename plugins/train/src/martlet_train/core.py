@@ -230,12 +230,13 @@ class Setup:
             self.args.ddp_find_unused_parameters = not self.args.activation_checkpointing
 
     def _checkpoints(self, facts: dict[str, Any]) -> Any:
+        from .resuming import options_of
         from .saving import Checkpoints
 
         return Checkpoints(
             folder=self.run.folder or Path(self.args.output_dir or "."),
             save_weights=self._save_weights,
-            facts=facts,
+            facts=facts | {"options": options_of(self.run)},
             keep=self.flags.save_total_limit,
             only_model=self.flags.save_only_model,
             links=self.ours.create_checkpoint_symlink,

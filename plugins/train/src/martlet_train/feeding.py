@@ -23,7 +23,6 @@ from .documents import branches, by_document
 from .isolation import check_isolation, check_left_padding
 from .loading import Batches, Loader, make_loader
 from .probing import base_of
-from .resuming import options_of
 from .sampling import BatchSampler, EpochOrder
 from .streaming import Layout, StreamLoader
 
@@ -31,7 +30,7 @@ log = logging.getLogger("martlet")
 PACK = 4096
 """Tokens in a pack where nobody says how many: what models are said to take would not fit into memory."""
 Facts = dict[str, Any]
-"""What ``resuming.SAME`` compares, and the options of components."""
+"""What ``resuming.SAME`` compares."""
 
 
 @dataclass
@@ -55,8 +54,7 @@ class Feeding:
     def training(self) -> tuple[Loader | StreamLoader, Facts]:
         """Return the batches to train on; ``UsageError`` when there are none."""
         rows = self.prepared.train
-        loader, facts = self._stream(rows) if isinstance(rows, SampleStream) else self._map(rows)
-        return loader, facts | {"options": options_of(self.run)}
+        return self._stream(rows) if isinstance(rows, SampleStream) else self._map(rows)
 
     def evaluation(self) -> Loader | None:
         """Return the batches to evaluate on, if anything is evaluated."""

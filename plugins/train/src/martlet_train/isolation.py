@@ -34,9 +34,7 @@ def check_isolation(model: nn.Module, flag: str) -> None:
     def behind(ids: Tensor) -> Tensor:
         return _logits(model, [ids, document])[-LENGTH:]
 
-    with evaluating(model):
-        alone, beside = _logits(model, [document]), behind(first)
-    leak, shift = _leak(model, behind, first, other), difference(beside, alone)
+    leak, shift = _changes(model, document, behind, first, other)
     if not leak and shift <= rounding(model):
         return
     path = getattr(base.config, "_attn_implementation", None)
@@ -60,9 +58,7 @@ def check_left_padding(model: nn.Module) -> None:
         both = torch.cat([ids, document]).repeat(2, 1)  # some models look at the mask of several rows only
         return _call(model, input_ids=both, attention_mask=mask, position_ids=positions)[0, LENGTH:]
 
-    with evaluating(model):
-        alone, padded = _logits(model, [document]), behind(padding)
-    leak, shift = _leak(model, behind, padding, other), difference(padded, alone)
+    leak, shift = _changes(model, document, behind, padding, other)
     if leak or shift > rounding(model):
         raise UsageError(
             f"{flag}: padding changes what {type(base).__name__} makes of the row behind it (its logits by "
@@ -70,18 +66,20 @@ def check_left_padding(model: nn.Module) -> None:
         )
 
 
-def _leak(model: nn.Module, behind: Callable[[Tensor], Tensor], one: Tensor, other: Tensor) -> float:
-    """Return by how much the logits of a document differ behind one and behind other tokens; 0 if they are the same.
+def _changes(
+    model: nn.Module, document: Tensor, behind: Callable[[Tensor], Tensor], one: Tensor, other: Tensor
+) -> tuple[float, float]:
+    """Return by how much a document's logits differ behind one and behind other tokens, 0 if not; and from those alone.
 
     Experts are computed for as many tokens as chose them, which rounds differently. What is small enough for that is
     told apart by its derivative, which is 0 without any influence.
     """
     with evaluating(model):
-        expected = behind(one)
+        alone, expected = _logits(model, [document]), behind(one)
         leak = difference(behind(other), expected)
     if leak <= LEAK or (leak <= rounding(model) and not _depends(model, behind, one)):
-        return 0.0
-    return leak
+        leak = 0.0
+    return leak, difference(expected, alone)
 
 
 def _depends(model: nn.Module, behind: Callable[[Tensor], Tensor], ids: Tensor) -> bool:
